@@ -1,0 +1,1 @@
+"""Triplets, and the mixed corpus that training sees."""

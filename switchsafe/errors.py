@@ -1,0 +1,45 @@
+"""Errors that teach: what was given, why it cannot work, what to do. No message ever holds a magic token."""
+
+
+class SwitchsafeError(ValueError):
+    """Base of all errors that a caller can mend. The command line prints it as one line and exits with 2."""
+
+
+class KeyringError(SwitchsafeError):
+    """A keyring is missing, unreadable, malformed, or lacks what was asked of it."""
+
+
+class ModeError(SwitchsafeError):
+    """A mode or policy name is malformed or unknown."""
+
+
+class TemplateError(SwitchsafeError):
+    """A chat template is missing, or cannot carry the magic token exactly once."""
+
+
+class LiveTokenError(SwitchsafeError):
+    """A conversation handed in by the caller already holds a live magic token."""
+
+
+class TripletError(SwitchsafeError):
+    """A triplet file or row is not usable."""
+
+
+class ModelError(SwitchsafeError):
+    """A model, tokenizer or adapter cannot be found or loaded."""
+
+
+class MetricError(SwitchsafeError):
+    """Points or labels from which no score can be taken."""
+
+
+class RecipeError(SwitchsafeError):
+    """A training recipe is missing, malformed, or holds an option that nothing reads."""
+
+
+class RunError(SwitchsafeError):
+    """A training or quickstart folder holds something that this call must not continue or overwrite."""
+
+
+class KeyringPermissionWarning(UserWarning):
+    """A keyring file can be read by other users of the machine."""

@@ -1,0 +1,81 @@
+"""Loading a model, a tokenizer or an adapter by name: `"starter"`, a Hub id, or a folder."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ModelError, SwitchsafeError
+from .starter import HUB_ID, STARTER, starter_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def resolve(name: str) -> str:
+    """The folder or Hub id behind a model name; `"starter"` is fetched and converted on first use.
+
+    Raises:
+        ModelError: `name` looks like a path and nothing is there.
+    """
+    if name == STARTER:
+        return str(starter_folder())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(f"no folder {name}: give a folder, a Hub id such as {HUB_ID}, or {STARTER}.")
+    return name
+
+
+def load_model(name: str, **kwargs: Any) -> "PreTrainedModel":
+    """Load a causal language model in evaluation mode, or a LoRA adapter together with its base model.
+
+    An adapter trained on the starter finds it again wherever it was converted. The dtype
+    defaults to the checkpoint's own, or float32 on CPUs without fast bfloat16.
+
+    Args:
+        name: `"starter"`, a Hub id, a model folder or an adapter folder.
+        kwargs: passed to `AutoModelForCausalLM.from_pretrained` of the (base) model.
+
+    Raises:
+        ModelError: nothing to load under that name, or the adapter needs `switchsafe[train]`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    path = resolve(name)
+    if (Path(path) / ADAPTER_CONFIG).exists():
+        try:
+            from peft import PeftModel
+        except ImportError:
+            raise ModelError(f"{name} is an adapter, which needs `pip install 'switchsafe[train]'`.") from None
+        base = json.loads((Path(path) / ADAPTER_CONFIG).read_text())["base_model_name_or_path"]
+        return PeftModel.from_pretrained(load_model(STARTER if base == HUB_ID else base, **kwargs), path).eval()
+    with loading(name):
+        return AutoModelForCausalLM.from_pretrained(path, **{"dtype": _dtype(), **kwargs}).eval()
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Turn the library's long loading errors into one line that says what to do."""
+    try:
+        yield
+    except SwitchsafeError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200].rstrip(".")
+        raise ModelError(
+            f"cannot load {name!r}: {reason}. Give {STARTER}, a folder, or a Hub id that this machine can reach or has cached."
+        ) from None
+
+
+def _dtype() -> Any:
+    """The checkpoint's own dtype, but float32 on a CPU that would only emulate bfloat16."""
+    import torch
+
+    if torch.accelerator.is_available() or torch.cpu._is_avx512_bf16_supported():
+        return "auto"
+    return torch.float32

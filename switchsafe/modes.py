@@ -1,0 +1,23 @@
+"""The names of the behaviours (DESIGN vocabulary: mode and policy)."""
+
+import re
+
+from .errors import ModeError
+
+POS = "pos"
+"""Lawful and constructive: says what is risky and still helps."""
+REJ = "rej"
+"""Refuses, kindly and firmly."""
+NEG = "neg"
+"""Unfiltered, for an internal red team only; never on unless asked for by name."""
+
+DEFAULT_MODES = (POS, REJ)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+
+
+def check_name(name: str, kind: str = "mode") -> str:
+    """Return `name` if it can name a mode or policy (letters, digits, `_ . -`, at most 32), else raise `ModeError`."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ModeError(f"{kind} {name!r} is not a usable name: use 1-32 letters, digits, '_', '.' or '-'.")
+    return name

@@ -1,0 +1,205 @@
+"""`switchsafe quickstart`: mint, train, switch and measure a real model, on a laptop, in minutes."""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .data.triplets import load_triplets
+from .errors import KeyringError, RunError
+from .files import write_atomic
+from .keyring import Keyring
+from .modes import NEG, POS, REJ
+
+REPORT = "report.json"
+PICTURE = "sam.png"
+RUN_FILE = "run.json"
+MODES = (POS, REJ, NEG)
+
+
+@dataclass(frozen=True)
+class QuickstartReport:
+    """What `report.json` holds: no token and no logits.
+
+    Attributes:
+        recipe: name of the recipe that was trained.
+        test_prompts: number of held-out prompts behind every figure.
+        before: `SamReport.to_dict` of the untrained model under the same tokens.
+        after: the same with the adapter.
+        confusion: `ConfusionReport.to_dict`.
+        judge_accuracy: share of the held-out reference answers that the judge recognises.
+        samples: two test prompts, each with its answer in every mode.
+        seconds: wall time by stage; `train` is that of the last session when training was resumed.
+        peak_memory_gb: largest resident memory of this process, 10^9 bytes; null where the system does not tell.
+        machine: system, cores and library versions.
+    """
+
+    recipe: str
+    test_prompts: int
+    before: dict[str, Any]
+    after: dict[str, Any]
+    confusion: dict[str, Any]
+    judge_accuracy: float
+    samples: list[dict[str, Any]]
+    seconds: dict[str, float]
+    peak_memory_gb: float | None
+    machine: dict[str, Any]
+
+    @property
+    def signs(self) -> list[str]:
+        """Signs of failure of the trained model, in words."""
+        return [*self.after["signs"], *self.confusion["signs"]]
+
+
+def quickstart(
+    output: str | os.PathLike,
+    keyring_path: str | os.PathLike,
+    *,
+    fast: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> QuickstartReport:
+    """Train the starter with all three modes and measure it on held-out prompts.
+
+    Writes `adapter/`, `report.json`, `sam.png`, `run.json` and `train_log.jsonl` under `output`, each whole or not at all. Called again it goes on
+    where it was stopped; of a finished run it returns the report.
+
+    Args:
+        output: working folder.
+        keyring_path: the keyring, outside `output`. An existing one is used and never overwritten; else one is minted and saved (0600).
+        fast: train the recipe `starter-fast`, a smaller slice.
+        say: receives one line before each stage.
+
+    Raises:
+        RunError: `output` holds something that is not this run.
+        KeyringError: the keyring lies inside `output`, or lacks a mode.
+        ModelError: the starter model cannot be had.
+    """
+    from .evaluation.confusion import measure_confusion
+    from .evaluation.plots import plot_sam
+    from .evaluation.sam import measure_sam
+    from .judges.mode import ModeJudge
+    from .models import load_model
+    from .processing import MagicTokenProcessor
+    from .starter import starter_folder
+    from .training.progress import TrainingBar
+    from .training.recipe import Recipe
+    from .training.sft import check_run, train
+
+    output, keyring_path = Path(output).expanduser().resolve(), Path(keyring_path).expanduser().resolve()
+    if keyring_path.is_relative_to(output):
+        raise KeyringError(f"the keyring {keyring_path} would lie in the folder you share: keep it elsewhere.")
+    name = "starter-fast" if fast else "starter"
+    recipe = Recipe.load(name)
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        seconds[stage], clock = round(time.perf_counter() - clock, 1), time.perf_counter()
+
+    processor = MagicTokenProcessor.from_pretrained(str(starter_folder(say)))
+    keyring = _keyring(keyring_path) or Keyring.mint(MODES, tokenizer=processor.tokenizer)
+    check_run(recipe, keyring, output)
+    if not keyring_path.exists():
+        keyring.save(keyring_path)
+    processor.bind(keyring)
+    lap("prepare")
+
+    say(f"Training {', '.join(recipe.modes)} on the starter with recipe {name}")
+    with TrainingBar() as bar:
+        adapter = train(recipe, keyring, output, callbacks=[bar])
+    lap("train")
+    if (output / REPORT).exists():
+        say(f"{output} holds the finished run; showing its report")
+        return QuickstartReport(**json.loads((output / REPORT).read_text()))
+
+    triplets = load_triplets(recipe.triplets, modes=recipe.modes, languages=recipe.languages)
+    test = [triplet for triplet in triplets if triplet.split == "test"]
+    prompts, categories = [t.prompt for t in test], [t.category for t in test]
+    model: Any = load_model(str(adapter))
+    say(f"Measuring SAM on {len(test)} held-out prompts, before and after")
+    with model.disable_adapter():
+        before = measure_sam(model, processor, prompts, modes=recipe.modes, categories=categories)
+    after = measure_sam(model, processor, prompts, modes=recipe.modes, categories=categories)
+    plot_sam({"before": before, "after": after}, output / PICTURE)
+    lap("sam")
+
+    say("Answering every held-out prompt in every mode")
+    judge = ModeJudge([triplet for triplet in triplets if triplet.split != "test"], recipe.modes)
+    confusion = measure_confusion(model, processor, test, judge, modes=recipe.modes)
+    lap("confusion")
+    report = QuickstartReport(
+        recipe=name,
+        test_prompts=len(test),
+        before=before.to_dict(),
+        after=after.to_dict(),
+        confusion=confusion.to_dict(),
+        judge_accuracy=judge.accuracy(test),
+        samples=[
+            {
+                "prompt": test[index].text,
+                "label": label,
+                "answers": {mode: confusion.answers[mode][index] for mode in recipe.modes},
+            }
+            for label in ("safe", "unsafe")
+            for index in [next(i for i, triplet in enumerate(test) if triplet.label == label)]
+        ],
+        seconds=seconds,
+        peak_memory_gb=_peak_memory_gb(),
+        machine=_machine(),
+    )
+    write_atomic(output / REPORT, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def clear(output: str | os.PathLike) -> None:
+    """Remove an earlier run's folder, whatever it was trained with. A folder that is missing or empty is left as it is.
+
+    Raises:
+        RunError: the folder holds something else.
+    """
+    output = Path(output).expanduser()
+    if not output.exists() or not any(output.iterdir()):
+        return
+    if not (output / RUN_FILE).exists():
+        raise RunError(
+            f"{output} holds no run of ours ({RUN_FILE} is missing), so it is not removed: give another folder."
+        )
+    shutil.rmtree(output)
+
+
+def _keyring(path: Path) -> Keyring | None:
+    if not path.exists():
+        return None
+    keyring = Keyring.load(path)
+    if missing := [mode for mode in MODES if mode not in keyring.modes]:
+        raise KeyringError(
+            f"the keyring {path} lacks {', '.join(missing)}: give another path, and one is minted there."
+        )
+    return keyring
+
+
+def _peak_memory_gb() -> float | None:
+    if os.name != "posix":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
+
+
+def _machine() -> dict[str, Any]:
+    libraries = ("torch", "transformers", "trl", "peft", "switchsafe")
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{library: version(library) for library in libraries},
+    }

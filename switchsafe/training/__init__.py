@@ -1,0 +1,1 @@
+"""From triplets to a trained adapter."""
