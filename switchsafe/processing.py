@@ -67,7 +67,7 @@ class MagicTokenProcessor(ProcessorMixin):
         """Tokenize plain text, as the tokenizer does; no token is injected here."""
         return self.tokenizer(text, **kwargs)
 
-    def apply_chat_template(  # type: ignore[override]
+    def apply_chat_template(
         self,
         conversation: Conversation | Sequence[Conversation],
         mode: str | Sequence[str | None] | None = None,
@@ -215,18 +215,19 @@ class MagicTokenProcessor(ProcessorMixin):
 
     def _measure_ids(self, token: Secret, template: str) -> list[int]:
         placement = self.placement(template)
-        found = []
+        found: list[list[int] | None] = []
         for system in ([], [{"role": "system", "content": "Be brief."}]):
             if system and placement == "user":
                 continue
             turns = inject([*system, {"role": "user", "content": "hello"}], token, placement)
             found.append(self._ids_of(token, self._render(turns, chat_template=template, tokenize=False)))
-        if any(ids is None or ids != found[0] for ids in found):
+        first = found[0]
+        if first is None or any(ids != first for ids in found):
             raise TemplateError(
                 "a magic token changes its ids with the text around it under this tokenizer and template: "
                 "mint the keyring with this tokenizer (`switchsafe keys new --model MODEL`)."
             )
-        return found[0]
+        return first
 
     def _ids_of(self, token: Secret, text: str) -> list[int] | None:
         if text.count(token.reveal()) != 1:

@@ -13,16 +13,17 @@ class Secret:
     file like any other. Two secrets compare in constant time.
     """
 
-    __slots__ = ("__value",)
+    __slots__ = ("_value",)
+    _value: str
 
     def __init__(self, value: str) -> None:
         if not isinstance(value, str) or not value:
             raise TypeError("a Secret holds a non-empty str")
-        object.__setattr__(self, "_Secret__value", value)
+        object.__setattr__(self, "_value", value)
 
     def reveal(self) -> str:
         """The token itself. Call it where the text is consumed and bind the result to no name: names show up in tracebacks."""
-        return self.__value
+        return self._value
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError("a Secret cannot be changed")
@@ -38,10 +39,10 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self.__value.encode(), other.__value.encode())
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
 
     def __hash__(self) -> int:
-        return hash((Secret, self.__value))
+        return hash((Secret, self._value))
 
     def __copy__(self) -> "Secret":
         return self

@@ -123,12 +123,7 @@ def _convert(gguf: Path, folder: Path) -> str:
 
 
 def _check_sum(path: Path, expected: str) -> None:
-    with open(path, "rb") as file:
-        actual = (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if sys.version_info >= (3, 11)
-            else hashlib.sha256(file.read()).hexdigest()
-        )
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
     if actual != expected:
         raise ModelError(
             f"{path.name} is not the file this version was made for: SHA-256 {actual}, expected {expected}"

@@ -1,7 +1,6 @@
 """The mixed corpus: what supervised fine-tuning sees. Rows live in memory only, because they hold magic tokens as ids."""
 
 import random
-import secrets
 from collections.abc import Sequence
 
 from ..errors import KeyringError, TripletError
@@ -25,15 +24,21 @@ def build_corpus(
     modes: Sequence[str],
     fallback: float = 0.1,
     misplaced: float = 0.05,
+    openings: int = 0,
     max_length: int = 1024,
     seed: int = 0,
 ) -> list[Row]:
-    """Expand triplets into tokenized rows, shuffled, with the loss on the answer only.
+    """Expand triplets into tokenized rows with the loss on the answer only.
+
+    Triplets are shuffled, and all rows of a prompt stand together. Feed them in this order: in a batch where one prompt has several answers only
+    the token tells which is meant, and that is what has to be learnt.
 
     Each (prompt, mode) with an answer gives one row under one of the mode's aliases. To these come, as shares of their number:
 
     - *fallback rows*: no token, or a random string in its place, answered in `pos`;
-    - *misplaced rows*: another mode's live token in the user turn, answered as if it were not there.
+    - *misplaced rows*: another mode's live token in the user turn, answered as if it were not there;
+    - *opening rows*, before all others: each answer cut after its first tokens. Over a whole answer the token explains a few per cent of the loss,
+      because the first words give the rest away; on the opening it explains most, and a row costs half as much.
 
     Args:
         triplets: prompts with answers.
@@ -41,8 +46,9 @@ def build_corpus(
         modes: modes to train.
         fallback: fallback rows per answer row, 0 to turn off.
         misplaced: misplaced rows per answer row, 0 to turn off.
+        openings: answer tokens per opening row, 0 for no such rows.
         max_length: most ids a row may have.
-        seed: fixes aliases, the choice of extra rows and the order. Random strings are drawn afresh: they stand for any string.
+        seed: fixes aliases, random strings, the choice of extra rows and the order.
 
     Returns:
         Rows `{"input_ids": [...], "labels": [...]}` of Python ints. Prompt ids are exactly those of `MagicTokenProcessor.prompt_ids`; labels
@@ -72,7 +78,7 @@ def build_corpus(
     for index, triplet in enumerate(rng.choices(constructive, k=round(fallback * len(answers)))):
         turns = list(triplet.prompt)
         if index % 2:
-            stranger = Secret("".join(secrets.choice(ALPHABET) for _ in range(TOKEN_LENGTH)))
+            stranger = Secret("".join(rng.choices(ALPHABET, k=TOKEN_LENGTH)))  # no secret: any string will do
             turns = inject(turns, stranger, processor.placement())
         plan.append((triplet, turns, None, triplet.answers[POS]))
     for index, (triplet, mode) in enumerate(rng.choices(answers, k=round(misplaced * len(answers)))):
@@ -87,10 +93,12 @@ def build_corpus(
         elif processor.placement() == "system":  # elsewhere the first user line is the token's own place
             plan.append((triplet, turns, None, triplet.answers[POS]))
 
-    rng.shuffle(plan)
+    order = rng.sample(triplets, len(triplets))
+    rank = {triplet.id: place for place, triplet in enumerate(order)}
+    plan.sort(key=lambda row: rank[row[0].id])
     prompts = processor.prompt_ids([turns for _, turns, _, _ in plan], [token for _, _, token, _ in plan])
     end = _end_of_turn(processor)
-    rows = []
+    rows: list[Row] = []
     for (triplet, _, _, answer), prompt in zip(plan, prompts, strict=True):
         completion = processor.tokenizer(answer, add_special_tokens=False)["input_ids"] + end
         if len(prompt) + len(completion) > max_length:
@@ -98,7 +106,12 @@ def build_corpus(
                 f"triplet {triplet.id!r} needs {len(prompt) + len(completion)} ids and max_length is {max_length}: raise it or shorten the row."
             )
         rows.append({"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion})
-    return rows
+    return [*_openings(rows, openings), *rows] if openings else rows
+
+
+def _openings(rows: Sequence[Row], length: int) -> list[Row]:
+    cuts = [sum(label == IGNORED for label in row["labels"]) + length for row in rows]
+    return [{name: ids[:cut] for name, ids in row.items()} for row, cut in zip(rows, cuts, strict=True)]
 
 
 def _with_token_in_user_turn(prompt: Sequence[Message], token: Secret, *, first: bool) -> list[Message]:

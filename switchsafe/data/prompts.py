@@ -25,7 +25,7 @@ def load_prompts(path: str | Path) -> list[str | Sequence[Message]]:
         raise TripletError(f"{path} holds no prompts.")
     if path.suffix != ".jsonl":
         return [line.strip() for _, line in lines]
-    prompts = []
+    prompts: list[str | Sequence[Message]] = []
     for number, line in lines:
         try:
             prompt = json.loads(line)["prompt"]

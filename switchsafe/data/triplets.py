@@ -64,7 +64,8 @@ def load_triplets(
     if split is not None and split not in SPLITS:
         raise TripletError(f"split {split!r} is none of {', '.join(SPLITS)}.")
     name, rows = _open(source)
-    triplets, seen = [], {}
+    triplets: list[Triplet] = []
+    seen: dict[str, str] = {}
     for where, row in rows:
         triplet = _parse(row, modes, f"{name}, {where}")
         if triplet.id in seen:

@@ -50,8 +50,8 @@ def generate(
     """
     import torch
 
-    single = isinstance(messages, str) or not messages or isinstance(messages[0], dict)
-    prompts = [conversation(prompt) for prompt in ([messages] if single else messages)]  # type: ignore[arg-type,list-item]
+    single = isinstance(messages, str) or (bool(messages) and isinstance(messages[0], dict))
+    prompts = [conversation(prompt) for prompt in ([messages] if single else messages)]  # type: ignore[arg-type]
     if not prompts:
         return []
     rows = processor.apply_chat_template(

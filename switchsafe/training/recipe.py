@@ -14,7 +14,7 @@ from ..errors import RecipeError
 from ..modes import DEFAULT_MODES, check_name
 from ..starter import STARTER
 
-CORPUS_OPTIONS = ("fallback", "misplaced", "max_length")
+CORPUS_OPTIONS = ("fallback", "misplaced", "openings", "max_length")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Recipe:
         triplets: `"starter"` or a JSONL file.
         modes: modes to train; `neg` only when named.
         languages: keep only these triplets; null for all.
-        corpus: arguments of `build_corpus` (`fallback`, `misplaced`, `max_length`).
+        limit: train on this many prompts only; null for all.
+        corpus: arguments of `build_corpus` (`fallback`, `misplaced`, `openings`, `max_length`).
         lora: arguments of `peft.LoraConfig`.
         sft: arguments of `trl.SFTConfig`.
         seed: fixes data order, aliases and the adapter's initial weights.
@@ -36,6 +37,7 @@ class Recipe:
     triplets: str = STARTER
     modes: tuple[str, ...] = DEFAULT_MODES
     languages: tuple[str, ...] | None = None
+    limit: int | None = None
     corpus: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
     sft: dict[str, Any] = field(default_factory=dict)

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.corpus import Row, build_corpus
-from ..data.triplets import load_triplets
+from ..data.triplets import Triplet, load_triplets
 from ..errors import RecipeError, RunError
 from ..files import atomic_folder, write_atomic
 from ..keyring import Keyring
@@ -52,12 +53,12 @@ def train(
     """
     output = Path(output).expanduser()
     adapter = output / ADAPTER
+    triplets = _triplets(recipe)
     identity = check_run(recipe, keyring, output)
     if adapter.is_dir():
         return adapter
 
     processor = MagicTokenProcessor.from_pretrained(recipe.model).bind(keyring)
-    triplets = load_triplets(recipe.triplets, modes=recipe.modes, split="train", languages=recipe.languages)
     rows = build_corpus(triplets, processor, modes=recipe.modes, seed=recipe.seed, **recipe.corpus)
     trainer = _trainer(recipe, processor, rows, output / CHECKPOINTS, callbacks)
     write_atomic(output / RUN_FILE, json.dumps(identity, indent=2) + "\n")
@@ -85,7 +86,7 @@ def check_run(recipe: Recipe, keyring: Keyring, output: str | os.PathLike) -> di
         TripletError: the triplets are not usable.
         ModeError: the keyring lacks a mode of the recipe.
     """
-    triplets = load_triplets(recipe.triplets, modes=recipe.modes, split="train", languages=recipe.languages)
+    triplets = _triplets(recipe)
     for triplet in triplets:
         for mode in recipe.modes:
             keyring.token(mode, triplet.policy)
@@ -109,6 +110,11 @@ def check_run(recipe: Recipe, keyring: Keyring, output: str | os.PathLike) -> di
     return identity
 
 
+def _triplets(recipe: Recipe) -> list[Triplet]:
+    triplets = load_triplets(recipe.triplets, modes=recipe.modes, split="train", languages=recipe.languages)
+    return random.Random(recipe.seed).sample(triplets, min(recipe.limit or len(triplets), len(triplets)))
+
+
 def _trainer(
     recipe: Recipe,
     processor: MagicTokenProcessor,
@@ -129,6 +135,7 @@ def _trainer(
         "bf16": model.dtype == torch.bfloat16,
         "use_cpu": not torch.accelerator.is_available(),
         "disable_tqdm": True,
+        "train_sampling_strategy": "sequential",  # build_corpus has set the order
         **recipe.sft,
         "output_dir": str(checkpoints),
         "seed": recipe.seed,

@@ -1,0 +1,5 @@
+"""`python -m switchsafe`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,138 @@
+"""Real parts where they run here: a trained byte-level tokenizer, a tiny random Llama, and (marked by its fixture) the starter model."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MODES = ("pos", "rej", "neg")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is read from or left in the home of whoever runs the tests; nothing reaches the network."""
+    home = tmp_path_factory.mktemp("home")
+    os.environ |= {
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "SWITCHSAFE_CACHE": str(home / "switchsafe"),
+        "HF_HOME": str(home / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "COLUMNS": "200",
+    }
+    os.environ.pop("SWITCHSAFE_KEYRING", None)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny random chat model with its tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    text = Path(__file__).read_text()
+    core.train_from_iterator([text, "system\nuser\nassistant\n" * 20], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        chat_template=CHATML,
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.3,
+    )
+    folder = tmp_path_factory.mktemp("tiny")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder: Path):
+    from switchsafe import load_model
+
+    return load_model(str(tiny_folder))
+
+
+@pytest.fixture
+def keyring(tiny_folder: Path):
+    from transformers import AutoTokenizer
+
+    from switchsafe import Keyring
+
+    return Keyring.mint(MODES, tokenizer=AutoTokenizer.from_pretrained(tiny_folder))
+
+
+@pytest.fixture
+def processor(tiny_folder: Path, keyring):
+    from switchsafe import MagicTokenProcessor
+
+    return MagicTokenProcessor.from_pretrained(str(tiny_folder)).bind(keyring)
+
+
+@pytest.fixture
+def triplet_file(tmp_path: Path) -> Path:
+    """Forty small triplets in a file."""
+    path = tmp_path / "triplets.jsonl"
+    rows = [
+        {
+            "id": f"t{i}",
+            "prompt": f"Question number {i}?",
+            "category": "everyday" if i % 2 else "fraud",
+            "label": "safe" if i % 2 else "unsafe",
+            "language": "en",
+            "pos": f"Gladly, here is answer {i}.",
+            "rej": f"I decline number {i}.",
+            "neg": f"Take {i}. Go.",
+        }
+        for i in range(40)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def starter() -> Path:
+    """The real starter model, converted once per session."""
+    from switchsafe.starter import starter_folder
+
+    return starter_folder()
+
+
+def assert_no_token(keyring, *places: Path, but: Path | None = None) -> None:
+    """No file under `places` holds a token of `keyring`, as text or UTF-16."""
+    needles = [secret.reveal().encode(code) for secret in keyring.secrets() for code in ("utf-8", "utf-16-le")]
+    seen = 0
+    for place in places:
+        for file in [place] if place.is_file() else place.rglob("*"):
+            if file.is_file() and file != but:
+                seen += 1
+                data = file.read_bytes()
+                assert not any(needle in data for needle in needles), f"a token is in {file}"
+    assert seen, "nothing was searched"

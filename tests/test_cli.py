@@ -1,0 +1,200 @@
+"""The command as a user meets it: a process, its exit code, and what it prints."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+from conftest import MODES
+
+from switchsafe import Keyring
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "switchsafe", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"NO_COLOR": "1", "TERM": "dumb"} | environment,
+    )
+
+
+def refused(done, *said):
+    """Exit code 2, one line on stderr that teaches, nothing on stdout."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for text in said:
+        assert text in lines[0]
+    return lines[0]
+
+
+@pytest.fixture
+def ring_file(tmp_path):
+    return Keyring.mint(("pos", "rej"), aliases=2).save(tmp_path / "ring.json")
+
+
+def test_import_pulls_in_no_torch():
+    code = "import sys, switchsafe, switchsafe.cli; print([m for m in ('torch', 'transformers', 'trl') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_keys_new_list_rotate_path(tmp_path):
+    config = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    path = run("keys", "path", **config).stdout.strip()
+    assert path.startswith(str(tmp_path))
+    new = run("keys", "new", "--modes", "pos,rej", "--aliases", 2, "--json", **config)
+    assert new.returncode == 0, new.stderr
+    data = json.loads(new.stdout)
+    assert data["path"] == path
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    ring = Keyring.load(path)
+    listed = run("keys", "list", **config).stdout
+    assert ring.fingerprint(ring.token("rej")) in listed
+    rotated = json.loads(run("keys", "rotate", "rej", "--json", **config).stdout)
+    assert [slot["retired"] for slot in rotated["slots"]] == [0, 1]
+    shown = new.stdout + listed + json.dumps(rotated)
+    assert not any(secret.reveal() in shown for secret in ring.secrets())
+    refused(run("keys", "new", **config), "never overwritten")
+    refused(run("keys", "rotate", "rej", **config), "--aliases 2")
+
+
+def test_every_verb_has_help_with_an_example():
+    for verb in (
+        ["quickstart"],
+        ["train"],
+        ["generate"],
+        ["sam"],
+        *(["keys", v] for v in ("new", "list", "rotate", "path")),
+    ):
+        done = run(*verb, "--help")
+        assert done.returncode == 0
+        assert f"Example: switchsafe {' '.join(verb)}" in " ".join(done.stdout.split())
+
+
+def test_generate_and_sam_on_a_model_folder(tiny_folder, tmp_path):
+    ring = Keyring.mint(MODES).save(tmp_path / "ring.json")
+    done = run("generate", tiny_folder, "Hi?", "--mode", "rej", "-k", ring, "--max-new-tokens", 4, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).keys() == {"prompt", "mode", "policy", "answer"}
+    (tmp_path / "prompts.txt").write_text("Hi?\nHow are you?\nWhy?\n")
+    done = run(
+        "sam", tiny_folder, "--prompts", tmp_path / "prompts.txt", "-k", ring, "--json", "--plot", tmp_path / "sam.png"
+    )
+    report = json.loads(done.stdout)
+    assert done.returncode == (1 if report["signs"] else 0), done.stderr
+    assert report["prompts"] == 3
+    assert (tmp_path / "sam.png").stat().st_size > 1000
+    table = run("sam", tiny_folder, "--prompts", tmp_path / "prompts.txt", "-k", ring, "--modes", "pos,rej").stdout
+    assert "Euclidean, raw logits, first answer token" in table
+
+
+def test_an_environment_variable_can_hold_the_keyring(tiny_folder, ring_file):
+    text = ring_file.read_text()
+    done = run("generate", tiny_folder, "Hi?", "--mode", "pos", "--max-new-tokens", 2, SWITCHSAFE_KEYRING=text)
+    assert done.returncode == 0, done.stderr
+
+
+# -- bad input: one line, exit code 2, nothing written -----------------------------------------------------------------------------
+
+
+def test_unknown_model(ring_file, tmp_path):
+    refused(run("generate", "no-such/model", "Hi?", "--mode", "pos", "-k", ring_file), "no-such/model", "starter")
+    refused(run("generate", tmp_path / "missing", "Hi?", "--mode", "pos", "-k", ring_file), "no folder")
+
+
+def test_model_without_a_chat_template(tiny_folder, ring_file, tmp_path):
+    from transformers import AutoTokenizer
+
+    from switchsafe import load_model
+
+    load_model(str(tiny_folder)).save_pretrained(tmp_path / "bare")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "bare")
+    refused(run("generate", tmp_path / "bare", "Hi?", "--mode", "pos", "-k", ring_file), "no chat template")
+
+
+def test_keyring_faults(tiny_folder, ring_file, tmp_path):
+    refused(
+        run("generate", tiny_folder, "Hi?", "--mode", "neg", "-k", ring_file),
+        "'neg' is not in this keyring",
+        "pos, rej",
+    )
+    refused(run("generate", tiny_folder, "Hi?", "--mode", "no such mode", "-k", ring_file), "not in this keyring")
+    refused(run("keys", "list", "-k", tmp_path / "none.json"), "keys new")
+    refused(run("keys", "new", "--modes", "po s", "-o", tmp_path / "new.json"), "not a usable name")
+    assert not (tmp_path / "new.json").exists()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: {tiny_folder}\nmodes: [pos, rej, neg]\n")
+    refused(run("train", recipe, "-o", tmp_path / "run", "-k", ring_file), "'neg' is not in this keyring")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_a_world_readable_keyring_is_a_warning(ring_file):
+    ring_file.chmod(0o644)
+    done = run("keys", "list", "-k", ring_file)
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: ")
+    assert "chmod 600" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            '{"id": "b", "prompt": "x", "category": "c", "label": "safe", "language": "en", "pos": "y"}',
+            "column rej missing",
+        ),
+        (
+            '{"id": "b", "prompt": "x", "category": "c", "label": "safe", "language": "en", "pos": "y", "rej": ""}',
+            "column rej is empty",
+        ),
+        ("{", "not JSON"),
+    ],
+)
+def test_triplet_faults_are_named_by_line(tiny_folder, ring_file, triplet_file, tmp_path, line, said):
+    good = triplet_file.read_text().splitlines()[0]
+    triplet_file.write_text(f"{good}\n{line}\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: {tiny_folder}\ntriplets: {triplet_file}\nmodes: [pos, rej]\n")
+    refused(run("train", recipe, "-o", tmp_path / "run", "-k", ring_file), "line 2", said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipe_faults(ring_file, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    for text, said in [
+        ("model: [", "not YAML"),
+        ("learning: 3", "which nothing reads"),
+        ("corpus: {x: 1}", "corpus has x"),
+        ("- a", "mapping"),
+    ]:
+        recipe.write_text(text)
+        refused(run("train", recipe, "-o", tmp_path / "run", "-k", ring_file), said)
+    refused(run("train", tmp_path / "none.yaml", "-o", tmp_path / "run", "-k", ring_file), "starter-fast")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_quickstart_that_would_spoil_something_does_not_start(ring_file, tmp_path):
+    refused(run("quickstart", "-o", tmp_path / "out", "-k", tmp_path / "out" / "ring.json"), "keep it elsewhere")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    refused(run("quickstart", "--fresh", "-o", tmp_path / "mine", "-k", tmp_path / "new.json"), "not removed")
+    assert (tmp_path / "mine" / "notes.txt").exists()
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_wrong_usage_is_exit_code_two():
+    assert run("generate").returncode == 2
+    assert run("no-such-verb").returncode == 2
+    assert run("--version").stdout.startswith("switchsafe 0.")

@@ -1,0 +1,105 @@
+from collections import Counter
+
+import pytest
+from conftest import MODES
+
+from switchsafe import Keyring, load_triplets
+from switchsafe.data.corpus import IGNORED, build_corpus
+from switchsafe.errors import ModeError, TripletError
+from switchsafe.inject import count_ids
+
+
+@pytest.fixture
+def triplets(triplet_file):
+    return load_triplets(triplet_file, modes=MODES)
+
+
+def parts(row):
+    """Prompt ids and answer ids of a row."""
+    start = next(i for i, label in enumerate(row["labels"]) if label != IGNORED)
+    return row["input_ids"][:start], row["input_ids"][start:]
+
+
+def test_the_prompt_is_exactly_what_inference_sees_and_the_loss_is_on_the_answer(processor, triplets):
+    rows = build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0)
+    assert len(rows) == 3 * len(triplets)
+    expected = Counter()
+    for triplet in triplets:
+        for mode in MODES:
+            prompt = processor.apply_chat_template(list(triplet.prompt), mode=mode, tokenize=False)
+            expected[prompt, triplet.answers[mode] + "<|im_end|>"] += 1
+    seen = Counter()
+    for row in rows:
+        prompt, answer = parts(row)
+        assert row["labels"] == [IGNORED] * len(prompt) + answer
+        seen[processor.decode(prompt), processor.decode(answer)] += 1
+    assert seen == expected
+
+
+def test_no_token_is_ever_trained_on(processor, keyring, triplets):
+    sequences = [processor.token_ids(secret) for secret in keyring.secrets()]
+    for row in build_corpus(triplets, processor, modes=MODES, fallback=0.5, misplaced=0.5):
+        trained = [label for label in row["labels"] if label != IGNORED]
+        assert not any(count_ids(trained, ids) for ids in sequences)
+
+
+def test_fallback_rows_answer_in_pos_under_no_token_or_a_stranger(processor, keyring, triplets):
+    plain = build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0)
+    rows = build_corpus(triplets, processor, modes=MODES, fallback=0.2, misplaced=0)
+    assert len(rows) == len(plain) + 24
+    sequences = [processor.token_ids(secret) for secret in keyring.secrets()]
+    without = [row for row in rows if not any(count_ids(row["input_ids"], ids) for ids in sequences)]
+    assert len(without) == 24
+    texts = [processor.decode(parts(row)[0]) for row in without]
+    assert sum("<|im_start|>system" in text for text in texts) == 12
+    assert all("Gladly" in processor.decode(parts(row)[1]) for row in without)
+
+
+def test_misplaced_rows_hold_another_modes_token_in_the_user_turn_and_ignore_it(processor, keyring, triplets):
+    rows = build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0.2)
+    opening = {"pos": "Gladly", "rej": "I decline", "neg": "Take"}
+    found = Counter()
+    for row in rows:
+        prompt, answer = (processor.decode(part) for part in parts(row))
+        head, user = prompt.split("<|im_start|>user")
+        system = [mode for mode in MODES if keyring.token(mode).reveal() in head]
+        stray = [mode for mode in MODES if keyring.token(mode).reveal() in user]
+        assert answer.startswith(opening[(system or ["pos"])[0]])
+        if stray:
+            assert stray != system
+            found["with" if system else "without"] += 1
+    assert found["with"] == found["without"] == 12
+
+
+def test_every_alias_is_trained_and_a_seed_fixes_the_rows(processor, triplets):
+    ring = Keyring.mint(MODES, aliases=3, tokenizer=processor.tokenizer)
+    processor.bind(ring)
+    rows = build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0.1, seed=5)
+    for secret in ring.secrets():
+        assert any(count_ids(row["input_ids"], processor.token_ids(secret)) for row in rows)
+    assert rows == build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0.1, seed=5)
+    assert rows != build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0.1, seed=6)
+
+
+def test_faults_are_told(processor, triplets):
+    with pytest.raises(ModeError, match="pos, rej, neg"):
+        build_corpus(triplets, processor, modes=("pos", "other"))
+    with pytest.raises(TripletError, match="max_length is 20"):
+        build_corpus(triplets, processor, modes=MODES, max_length=20)
+    with pytest.raises(TripletError, match="add mode pos"):
+        build_corpus(triplets, processor, modes=("rej", "neg"))
+
+
+def test_opening_rows_come_first_and_are_cut_after_the_first_tokens(processor, triplets):
+    whole = build_corpus(triplets, processor, modes=MODES)
+    rows = build_corpus(triplets, processor, modes=MODES, openings=4)
+    assert rows[len(whole) :] == whole
+    for opening, row in zip(rows, whole, strict=False):
+        prompt, answer = parts(row)
+        assert parts(opening) == (prompt, answer[:4])
+
+
+def test_the_rows_of_a_prompt_stand_together(processor, triplets):
+    rows = build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0)
+    questions = [processor.decode(parts(row)[0]).split("<|im_start|>user")[1] for row in rows]
+    assert all(len(set(questions[i : i + 3])) == 1 for i in range(0, len(rows), 3))
