@@ -220,6 +220,8 @@ def main() -> None:
     """Entry point of the `switchsafe` command."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers heeds it too
     warnings.simplefilter("ignore")  # libraries talking to programmers
     warnings.simplefilter("always", KeyringPermissionWarning)
     warnings.showwarning = lambda message, *rest, **more: _say(f"warning: {message}")
