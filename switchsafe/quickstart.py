@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .data.triplets import load_triplets
 from .errors import KeyringError, RunError
@@ -18,10 +18,15 @@ from .files import write_atomic
 from .keyring import Keyring
 from .modes import NEG, POS, REJ
 
+if TYPE_CHECKING:
+    from .processing import MagicTokenProcessor
+    from .training.recipe import Recipe
+
 REPORT = "report.json"
 PICTURE = "sam.png"
 RUN_FILE = "run.json"
 MODES = (POS, REJ, NEG)
+FAST_TEST_PROMPTS = 24
 
 
 @dataclass(frozen=True)
@@ -81,11 +86,6 @@ def quickstart(
         KeyringError: the keyring lies inside `output`, or lacks a mode.
         ModelError: the starter model cannot be had.
     """
-    from .evaluation.confusion import measure_confusion
-    from .evaluation.plots import plot_sam
-    from .evaluation.sam import measure_sam
-    from .judges.mode import ModeJudge
-    from .models import load_model
     from .processing import MagicTokenProcessor
     from .starter import starter_folder
     from .training.progress import TrainingBar
@@ -97,66 +97,81 @@ def quickstart(
         raise KeyringError(f"the keyring {keyring_path} would lie in the folder you share: keep it elsewhere.")
     name = "starter-fast" if fast else "starter"
     recipe = Recipe.load(name)
-    seconds: dict[str, float] = {}
-    clock = time.perf_counter()
-
-    def lap(stage: str) -> None:
-        nonlocal clock
-        seconds[stage], clock = round(time.perf_counter() - clock, 1), time.perf_counter()
-
+    start = time.perf_counter()
     processor = MagicTokenProcessor.from_pretrained(str(starter_folder(say)))
     keyring = _keyring(keyring_path) or Keyring.mint(MODES, tokenizer=processor.tokenizer)
     check_run(recipe, keyring, output)
     if not keyring_path.exists():
         keyring.save(keyring_path)
     processor.bind(keyring)
-    lap("prepare")
+    ready = time.perf_counter()
 
     say(f"Training {', '.join(recipe.modes)} on the starter with recipe {name}")
     with TrainingBar() as bar:
         adapter = train(recipe, keyring, output, callbacks=[bar])
-    lap("train")
     if (output / REPORT).exists():
         say(f"{output} holds the finished run; showing its report")
         return QuickstartReport(**json.loads((output / REPORT).read_text()))
+    trained = time.perf_counter()
+
+    measured = _measure(recipe, adapter, processor, FAST_TEST_PROMPTS if fast else None, say)
+    seconds = {"prepare": ready - start, "train": trained - ready, "measure": time.perf_counter() - trained}
+    report = QuickstartReport(
+        recipe=name,
+        **measured,
+        seconds={stage: round(value, 1) for stage, value in seconds.items()},
+        peak_memory_gb=_peak_memory_gb(),
+        machine=_machine(),
+    )
+    write_atomic(output / REPORT, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def _measure(
+    recipe: "Recipe",
+    adapter: Path,
+    processor: "MagicTokenProcessor",
+    most: int | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """SAM before and after, confusion and samples on the test prompts, or on about `most` of them."""
+    from .evaluation.confusion import measure_confusion
+    from .evaluation.plots import plot_sam
+    from .evaluation.sam import measure_sam
+    from .judges.mode import ModeJudge
+    from .models import load_model
 
     triplets = load_triplets(recipe.triplets, modes=recipe.modes, languages=recipe.languages)
     test = [triplet for triplet in triplets if triplet.split == "test"]
+    if most:
+        test = test[:: len(test) // most]  # the file goes by category, so a stride keeps the mixture
     prompts, categories = [t.prompt for t in test], [t.category for t in test]
     model: Any = load_model(str(adapter))
     say(f"Measuring SAM on {len(test)} held-out prompts, before and after")
     with model.disable_adapter():
         before = measure_sam(model, processor, prompts, modes=recipe.modes, categories=categories)
     after = measure_sam(model, processor, prompts, modes=recipe.modes, categories=categories)
-    plot_sam({"before": before, "after": after}, output / PICTURE)
-    lap("sam")
+    plot_sam({"before": before, "after": after}, adapter.parent / PICTURE)
 
     say("Answering every held-out prompt in every mode")
     judge = ModeJudge([triplet for triplet in triplets if triplet.split != "test"], recipe.modes)
     confusion = measure_confusion(model, processor, test, judge, modes=recipe.modes)
-    lap("confusion")
-    report = QuickstartReport(
-        recipe=name,
-        test_prompts=len(test),
-        before=before.to_dict(),
-        after=after.to_dict(),
-        confusion=confusion.to_dict(),
-        judge_accuracy=judge.accuracy(test),
-        samples=[
+    shown = [next(i for i, triplet in enumerate(test) if triplet.label == label) for label in ("safe", "unsafe")]
+    return {
+        "test_prompts": len(test),
+        "before": before.to_dict(),
+        "after": after.to_dict(),
+        "confusion": confusion.to_dict(),
+        "judge_accuracy": judge.accuracy(test),
+        "samples": [
             {
-                "prompt": test[index].text,
-                "label": label,
-                "answers": {mode: confusion.answers[mode][index] for mode in recipe.modes},
+                "prompt": test[i].text,
+                "label": test[i].label,
+                "answers": {mode: confusion.answers[mode][i] for mode in recipe.modes},
             }
-            for label in ("safe", "unsafe")
-            for index in [next(i for i, triplet in enumerate(test) if triplet.label == label)]
+            for i in shown
         ],
-        seconds=seconds,
-        peak_memory_gb=_peak_memory_gb(),
-        machine=_machine(),
-    )
-    write_atomic(output / REPORT, json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
-    return report
+    }
 
 
 def clear(output: str | os.PathLike) -> None:

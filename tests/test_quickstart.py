@@ -14,6 +14,8 @@ from conftest import MODES, assert_no_token
 
 from switchsafe import Keyring
 
+README = Path(__file__).parent.parent / "README.md"
+
 
 def quickstart(folder: Path, *more: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "switchsafe", "quickstart", "--fast", "-o", "out", "-k", "keys/ring.json", *more]
@@ -81,6 +83,16 @@ def test_the_printed_python_runs(done):
     ran = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip()
+
+
+def test_the_readme_example_runs_as_printed(done, tmp_path):
+    example = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "adapter").symlink_to(done[0] / "out" / "adapter")
+    (tmp_path / "keyring.json").symlink_to(done[0] / "keys" / "ring.json")
+    ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "pos/rej" in ran.stdout
 
 
 def test_a_rerun_shows_the_report_and_a_changed_keyring_is_told(done):
