@@ -270,11 +270,11 @@ def _show_keyring(ring: Keyring, path: Path | None, as_json: bool) -> None:
 
 
 def _load(name: str, ring: Keyring) -> tuple[Any, Any]:
-    from .models import load_model
+    from .models import default_device, load_model
     from .processing import MagicTokenProcessor
 
     processor = MagicTokenProcessor.from_pretrained(name).bind(ring)
-    return load_model(name), processor
+    return load_model(name).to(default_device()), processor
 
 
 def version(show: bool) -> None:

@@ -72,6 +72,14 @@ def loading(name: str) -> Iterator[None]:
         ) from None
 
 
+def default_device() -> str:
+    """The accelerator's type, such as `"cuda"`, or `"cpu"`."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator()
+    return accelerator.type if accelerator else "cpu"
+
+
 def _dtype() -> Any:
     """The checkpoint's own dtype, but float32 on a CPU that would only emulate bfloat16."""
     import torch
