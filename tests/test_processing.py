@@ -82,7 +82,7 @@ def trl_templates():
 def test_every_real_template_of_trl_carries_it_or_refuses(processor, keyring, file):
     processor.chat_template = file.read_text()
     for turns in (USER, [{"role": "system", "content": "Be brief."}, *USER]):
-        if file.name.startswith("gemma") and turns[0]["role"] == "system":
+        if file.name.removesuffix(".jinja").removesuffix("_training") == "gemma" and turns[0]["role"] == "system":
             with pytest.raises(TemplateError, match="System role not supported"):
                 processor.apply_chat_template(turns, mode="rej", tokenize=False)
             continue
