@@ -67,13 +67,11 @@ def quickstart_command(
 
     Stopped with Ctrl-C it goes on where it was when called again. Exits with 1 when the trained model shows a sign of failure.
     """
-    from .quickstart import clear, quickstart
+    from .quickstart import quickstart
     from .tables import show_quickstart
 
     path = keyring or default_keyring("quickstart")
-    if fresh:
-        clear(output)
-    report = quickstart(output, path, fast=fast, say=_say)
+    report = quickstart(output, path, fast=fast, fresh=fresh, say=_say)
     if as_json:
         _print_json(asdict(report) | {"signs": report.signs})
     else:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 REPORT = "report.json"
 PICTURE = "sam.png"
-RUN_FILE = "run.json"
 MODES = (POS, REJ, NEG)
 FAST_TEST_PROMPTS = 24
 
@@ -69,6 +68,7 @@ def quickstart(
     keyring_path: str | os.PathLike,
     *,
     fast: bool = False,
+    fresh: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> QuickstartReport:
     """Train the starter with all three modes and measure it on held-out prompts.
@@ -80,6 +80,7 @@ def quickstart(
         output: working folder.
         keyring_path: the keyring, outside `output`. An existing one is used and never overwritten; else one is minted and saved (0600).
         fast: train the recipe `starter-fast`, a smaller slice.
+        fresh: first remove what an earlier run wrote in `output`.
         say: receives one line before each stage.
 
     Raises:
@@ -96,6 +97,8 @@ def quickstart(
     output, keyring_path = Path(output).expanduser().resolve(), Path(keyring_path).expanduser().resolve()
     if keyring_path.is_relative_to(output):
         raise KeyringError(f"the keyring {keyring_path} would lie in the folder you share: keep it elsewhere.")
+    if fresh:
+        clear(output)
     name = "starter-fast" if fast else "starter"
     recipe = Recipe.load(name)
     start = time.perf_counter()
@@ -113,7 +116,7 @@ def quickstart(
     if (output / REPORT).exists():
         say(f"{output} holds the finished run; showing its report")
         return QuickstartReport(**json.loads((output / REPORT).read_text()))
-    gc.collect()  # the trainer's optimizer state is held by reference cycles: 1.5 GB
+    gc.collect()  # the trainer's optimizer state is held by reference cycles
     trained = time.perf_counter()
 
     measured = _measure(recipe, adapter, processor, FAST_TEST_PROMPTS if fast else None, say)
@@ -177,11 +180,13 @@ def _measure(
 
 
 def clear(output: str | os.PathLike) -> None:
-    """Remove an earlier run's folder, whatever it was trained with. A folder that is missing or empty is left as it is.
+    """Remove what an earlier run wrote in its folder, and nothing else that lies there.
 
     Raises:
-        RunError: the folder holds something else.
+        RunError: the folder holds files and no run of ours.
     """
+    from .training.sft import ADAPTER, CHECKPOINTS, LOG_FILE, RUN_FILE
+
     output = Path(output).expanduser()
     if not output.exists() or not any(output.iterdir()):
         return
@@ -189,7 +194,10 @@ def clear(output: str | os.PathLike) -> None:
         raise RunError(
             f"{output} holds no run of ours ({RUN_FILE} is missing), so it is not removed: give another folder."
         )
-    shutil.rmtree(output)
+    for name in (ADAPTER, CHECKPOINTS):
+        shutil.rmtree(output / name, ignore_errors=True)
+    for name in (REPORT, PICTURE, LOG_FILE, RUN_FILE):
+        (output / name).unlink(missing_ok=True)
 
 
 def _keyring(path: Path) -> Keyring | None:

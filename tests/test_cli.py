@@ -187,6 +187,11 @@ def test_recipe_faults(ring_file, tmp_path):
 def test_a_quickstart_that_would_spoil_something_does_not_start(ring_file, tmp_path):
     refused(run("quickstart", "-o", tmp_path / "out", "-k", tmp_path / "out" / "ring.json"), "keep it elsewhere")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text("{}")
+    inside = Keyring.mint(MODES).save(tmp_path / "out" / "ring.json")
+    refused(run("quickstart", "--fresh", "-o", tmp_path / "out", "-k", inside), "keep it elsewhere")
+    assert inside.exists(), "--fresh must not remove a keyring"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     refused(run("quickstart", "--fresh", "-o", tmp_path / "mine", "-k", tmp_path / "new.json"), "not removed")

@@ -115,14 +115,14 @@ def test_faults_leave_nothing(recipe, keyring, tmp_path, triplet_file):
 def test_ctrl_c_leaves_nothing_half_written_and_a_rerun_finishes(recipe, keyring, tmp_path):
     import yaml
 
-    plan = recipe.to_dict() | {"sft": SFT | {"max_steps": 3000, "save_steps": 5}}
+    plan = recipe.to_dict() | {"sft": SFT | {"max_steps": 400, "save_steps": 20}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plan))
     ring = keyring.save(tmp_path / "ring.json")
     command = [sys.executable, "-m", "switchsafe", "train", str(tmp_path / "recipe.yaml")]
     command += ["--keyring", str(ring), "--output", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for line in process.stderr:
-        if "step 300 of" in line:
+        if "step 40 of" in line:
             process.send_signal(signal.SIGINT)
             break
     _, rest = process.communicate(timeout=60)
@@ -131,3 +131,6 @@ def test_ctrl_c_leaves_nothing_half_written_and_a_rerun_finishes(recipe, keyring
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"checkpoints", "run.json"}, "no adapter, no temporary files"
     assert_no_token(keyring, tmp_path, but=ring)
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "run" / "adapter").is_dir()

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from ..errors import KeyringError, TripletError
+from ..errors import TripletError
 from ..inject import Message, inject
 from ..keyring import ALPHABET, TOKEN_LENGTH
 from ..modes import POS
@@ -37,8 +37,8 @@ def build_corpus(
 
     - *fallback rows*: no token, or a random string in its place, answered in `pos`;
     - *misplaced rows*: another mode's live token in the user turn, answered as if it were not there;
-    - *opening rows*, before all others: each answer cut after its first tokens. Over a whole answer the token explains a few per cent of the loss,
-      because the first words give the rest away; on the opening it explains most, and a row costs half as much.
+    - *opening rows*, before all others: each answer cut after its first tokens. In a whole answer the first words give the style away;
+      in an opening only the token does.
 
     Args:
         triplets: prompts with answers.
@@ -117,7 +117,7 @@ def _openings(rows: Sequence[Row], length: int) -> list[Row]:
 def _with_token_in_user_turn(prompt: Sequence[Message], token: Secret, *, first: bool) -> list[Message]:
     *earlier, last = prompt
     if not isinstance(last["content"], str):
-        raise KeyringError("misplaced rows need prompts whose last turn is text: set misplaced to 0.")
+        raise TripletError("misplaced rows need prompts whose last turn is text: set misplaced to 0.")
     parts = (token.reveal(), last["content"]) if first else (last["content"], token.reveal())
     return [*earlier, {**last, "content": "\n".join(parts)}]
 

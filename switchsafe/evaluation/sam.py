@@ -99,7 +99,7 @@ def measure_sam(
 ) -> SamReport:
     """Measure SAM: one forward pass per prompt and mode, only the last position projected.
 
-    Exact: full-vocabulary logits are kept (prompts x modes x vocabulary x 4 bytes of memory) and scored in float64.
+    Exact: full-vocabulary logits are kept (prompts x modes x vocabulary x 4 bytes); scoring in float64 takes several copies of twice that size.
 
     Args:
         model: a causal language model, plain or PEFT; set to evaluation mode by the caller (`load_model` does).

@@ -105,7 +105,7 @@ def check_run(recipe: Recipe, keyring: Keyring, output: str | os.PathLike) -> di
         raise RunError(f"{output} is not empty and holds no {RUN_FILE} of ours: give another folder.") from None
     if changed := [key for key in identity if earlier.get(key) != identity[key]]:
         raise RunError(
-            f"{output} holds a run with other {', '.join(changed)}, so it is not continued: give another folder, or start with --fresh."
+            f"{output} holds a run with other {', '.join(changed)}, so it is not continued: give another folder, or remove this one (quickstart: --fresh)."
         )
     return identity
 
