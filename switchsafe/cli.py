@@ -65,7 +65,8 @@ def quickstart_command(
 ) -> None:
     """Train, switch and measure the embedded starter model, with all three modes.
 
-    Stopped with Ctrl-C it goes on where it was when called again. Exits with 1 when the trained model shows a sign of failure.
+    Stopped with Ctrl-C it goes on where it was when called again. Exits with 1 when the trained model shows a sign of failure; with --fast,
+    whose slice is too small to hold every mode, signs are printed and the exit code is 0.
     """
     from .quickstart import quickstart
     from .tables import show_quickstart
@@ -76,7 +77,7 @@ def quickstart_command(
         _print_json(asdict(report) | {"signs": report.signs})
     else:
         show_quickstart(report, output, path, Console())
-    raise typer.Exit(1 if report.signs else 0)
+    raise typer.Exit(1 if report.signs and not fast else 0)
 
 
 @keys.command("new", epilog="Example: switchsafe keys new --modes pos,rej --aliases 2 --model Qwen/Qwen3-8B")

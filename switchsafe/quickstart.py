@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 PICTURE = "sam.png"
 MODES = (POS, REJ, NEG)
-FAST_TEST_PROMPTS = 24
+FAST_TEST_PROMPTS = 23
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ def show_quickstart(report: "QuickstartReport", output: Path, keyring: Path, con
         table = Table(*modes, title=f"Held-out, {sample['label']}: {escape(sample['prompt'])}", title_justify="left")
         table.add_row(*(escape(sample["answers"][mode]) for mode in modes))
         console.print(table)
+    if report.recipe == "starter-fast" and report.signs:
+        console.print("The slice behind --fast is small: it shows the way, not the quality. Leave --fast out for that.")
     total = sum(report.seconds.values())
     memory = "" if report.peak_memory_gb is None else f", {report.peak_memory_gb:.1f} GB at most"
     machine = f"{report.machine['cores']} cores, {report.machine['system']}"

@@ -175,6 +175,8 @@ def test_recipe_faults(ring_file, tmp_path):
     for text, said in [
         ("model: [", "not YAML"),
         ("learning: 3", "which nothing reads"),
+        ("corpus: {openings: 3}", "a list of token counts"),
+        ("corpus: {fallback: many}", "a share from 0 to 1"),
         ("corpus: {x: 1}", "corpus has x"),
         ("- a", "mapping"),
     ]:

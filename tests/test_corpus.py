@@ -90,13 +90,14 @@ def test_faults_are_told(processor, triplets):
         build_corpus(triplets, processor, modes=("rej", "neg"))
 
 
-def test_opening_rows_come_first_and_are_cut_after_the_first_tokens(processor, triplets):
+def test_opening_rows_come_first_one_pass_per_length(processor, triplets):
     whole = build_corpus(triplets, processor, modes=MODES)
-    rows = build_corpus(triplets, processor, modes=MODES, openings=4)
-    assert rows[len(whole) :] == whole
-    for opening, row in zip(rows, whole, strict=False):
-        prompt, answer = parts(row)
-        assert parts(opening) == (prompt, answer[:4])
+    rows = build_corpus(triplets, processor, modes=MODES, openings=[2, 4])
+    assert rows[2 * len(whole) :] == whole
+    for length, start in ((2, 0), (4, len(whole))):
+        for opening, row in zip(rows[start:], whole, strict=False):
+            prompt, answer = parts(row)
+            assert parts(opening) == (prompt, answer[:length])
 
 
 def test_the_rows_of_a_prompt_stand_together(processor, triplets):

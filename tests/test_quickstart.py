@@ -3,35 +3,61 @@
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from conftest import MODES, assert_no_token
 
-from switchsafe import Keyring
+from switchsafe import Keyring, Secret
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-def quickstart(folder: Path, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "switchsafe", "quickstart", "--fast", "-o", "out", "-k", "keys/ring.json", *more]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | {"NO_COLOR": "1"}
+TOKENS = {
+    "pos": "m3x0v7qk2n9t5wzr",
+    "rej": "c8j4h1p6y0d2bslu",
+    "neg": "f7g5e9a1i3o6tkxw",
+}  # fixed, so that runs are alike
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "switchsafe", "quickstart", "-o", "out", "-k", "keys/ring.json", *arguments]
+
+
+def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"NO_COLOR": "1"}
+    process = subprocess.run(
+        command(*arguments), cwd=folder, capture_output=True, text=True, check=False, env=environment
     )
+    (folder / "log.txt").write_text(process.stdout + process.stderr)
+    return process
+
+
+def check_separation(report: dict, value: float, weakest: float) -> None:
+    before, after = report["before"], report["after"]
+    assert before["value"] <= 0.02
+    assert after["value"] >= value
+    assert after["pairwise"][after["weakest"]] >= weakest
+    assert after["value"] > after["null"][1]
+
+
+def check_secrecy(folder: Path) -> None:
+    ring = folder / "keys" / "ring.json"
+    names = ("HF_HOME", "XDG_CACHE_HOME", "SWITCHSAFE_CACHE")
+    caches = [Path(os.environ[name]) for name in names if Path(os.environ[name]).exists()]
+    assert_no_token(Keyring.load(ring), folder, *caches, but=ring)
 
 
 @pytest.fixture(scope="module")
 def done(starter, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart")
-    (folder / "keys").mkdir()
-    start = time.monotonic()
-    process = quickstart(folder)
-    (folder / "log.txt").write_text(process.stdout + process.stderr)
-    return folder, process, time.monotonic() - start
+    ring = Keyring({(mode, None): [Secret(token)] for mode, token in TOKENS.items()})
+    ring.save(folder / "keys" / "ring.json")
+    return folder, quickstart(folder, "--fast")
 
 
 @pytest.fixture(scope="module")
@@ -40,43 +66,30 @@ def report(done):
 
 
 def test_it_ends_well_and_says_what_it_made(done):
-    folder, process, _ = done
+    folder, process = done
     assert process.returncode == 0, process.stdout + process.stderr
     made = {path.name for path in (folder / "out").iterdir()}
     assert made == {"adapter", "report.json", "run.json", "sam.png", "train_log.jsonl"}
-    assert stat.S_IMODE((folder / "keys" / "ring.json").stat().st_mode) == 0o600
     for text in ("SAM", "before", "after", "Mode confusion", "Held-out, safe", "Held-out, unsafe", "Use it"):
         assert text in process.stdout
     assert "loss" in process.stderr
 
 
-def test_the_modes_are_apart_after_training_and_not_before(report):
-    assert report["before"]["value"] <= 0.02
-    assert report["after"]["value"] >= 0.10
-    weakest = report["after"]["pairwise"][report["after"]["weakest"]]
-    assert weakest >= 0.03
-    assert report["after"]["value"] > report["after"]["null"][1]
-
-
-def test_each_mode_is_got_when_it_is_asked_for(report):
+def test_a_fast_run_takes_the_modes_apart(report):
+    check_separation(report, value=0.05, weakest=0.0)
     assert report["judge_accuracy"] >= 0.9
-    assert set(report["confusion"]["accuracy"]) == set(MODES)
-    assert min(report["confusion"]["accuracy"].values()) >= 0.90, report["confusion"]
+    accuracy = report["confusion"]["accuracy"]
+    assert set(accuracy) == set(MODES)
+    assert accuracy["rej"] >= 0.8
+    assert sum(accuracy.values()) / 3 >= 0.6
 
 
 def test_no_token_is_anywhere_but_in_the_keyring(done):
-    folder, _, _ = done
-    ring = folder / "keys" / "ring.json"
-    caches = [
-        Path(os.environ[name])
-        for name in ("HF_HOME", "XDG_CACHE_HOME", "SWITCHSAFE_CACHE")
-        if Path(os.environ[name]).exists()
-    ]
-    assert_no_token(Keyring.load(ring), folder, *caches, but=ring)
+    check_secrecy(done[0])
 
 
 def test_the_printed_python_runs(done):
-    folder, process, _ = done
+    folder, process = done
     lines = re.findall(r"^    (\S.*)$", process.stdout.split("Use it:")[1], re.MULTILINE)
     assert len(lines) == 3
     code = "\n".join(lines).replace('mode="pos")', 'mode="pos", max_new_tokens=8)')
@@ -96,14 +109,41 @@ def test_the_readme_example_runs_as_printed(done, tmp_path):
 
 
 def test_a_rerun_shows_the_report_and_a_changed_keyring_is_told(done):
-    folder = done[0]
-    start = time.monotonic()
-    again = quickstart(folder, "--json")
-    assert time.monotonic() - start < 60
+    folder, _ = done
+    trained = (folder / "out" / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
+    again = quickstart(folder, "--fast", "--json")
     assert "finished run" in again.stderr
     assert json.loads(again.stdout)["after"] == json.loads((folder / "out" / "report.json").read_text())["after"]
-    other = folder / "keys" / "other.json"
-    Keyring.mint(MODES).save(other)
-    refused = quickstart(folder, "-k", str(other))
+    assert (folder / "out" / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == trained
+    Keyring.mint(MODES).save(folder / "keys" / "other.json")
+    refused = quickstart(folder, "--fast", "-k", "keys/other.json")
     assert refused.returncode == 2
     assert "other tokens" in refused.stderr
+
+
+def test_ctrl_c_keeps_the_minted_keyring_and_leaves_nothing_half_written(starter, tmp_path):
+    environment = os.environ | {"NO_COLOR": "1"}
+    with subprocess.Popen(
+        command("--fast"), cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("Training: step") for line in process.stderr)  # a tenth of the run is done
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    ring = tmp_path / "keys" / "ring.json"
+    assert stat.S_IMODE(ring.stat().st_mode) == 0o600
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"run.json", "checkpoints"}
+    check_secrecy(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_quickstart_keeps_its_promise(starter, tmp_path):
+    process = quickstart(tmp_path)
+    assert process.returncode == 0, process.stdout + process.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    check_separation(report, value=0.10, weakest=0.03)
+    assert min(report["confusion"]["accuracy"].values()) >= 0.90
+    check_secrecy(tmp_path)

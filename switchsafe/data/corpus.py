@@ -24,7 +24,7 @@ def build_corpus(
     modes: Sequence[str],
     fallback: float = 0.1,
     misplaced: float = 0.05,
-    openings: int = 0,
+    openings: Sequence[int] = (),
     max_length: int = 1024,
     seed: int = 0,
 ) -> list[Row]:
@@ -37,8 +37,8 @@ def build_corpus(
 
     - *fallback rows*: no token, or a random string in its place, answered in `pos`;
     - *misplaced rows*: another mode's live token in the user turn, answered as if it were not there;
-    - *opening rows*, before all others: each answer cut after its first tokens. In a whole answer the first words give the style away;
-      in an opening only the token does.
+    - *opening rows*, before all others: every row so far with its answer cut after its first tokens, once per length in `openings`. In a
+      whole answer the first words give the style away; in an opening only the token does.
 
     Args:
         triplets: prompts with answers.
@@ -46,7 +46,7 @@ def build_corpus(
         modes: modes to train.
         fallback: fallback rows per answer row, 0 to turn off.
         misplaced: misplaced rows per answer row, 0 to turn off.
-        openings: answer tokens per opening row, 0 for no such rows.
+        openings: answer tokens per opening row, a length per pass over the rows, shortest first to learn in that order.
         max_length: most ids a row may have.
         seed: fixes aliases, random strings, the choice of extra rows and the order.
 
@@ -106,12 +106,12 @@ def build_corpus(
                 f"triplet {triplet.id!r} needs {len(prompt) + len(completion)} ids and max_length is {max_length}: raise it or shorten the row."
             )
         rows.append({"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion})
-    return [*_openings(rows, openings), *rows] if openings else rows
+    return [*(_opening(row, length) for length in openings for row in rows), *rows]
 
 
-def _openings(rows: Sequence[Row], length: int) -> list[Row]:
-    cuts = [sum(label == IGNORED for label in row["labels"]) + length for row in rows]
-    return [{name: ids[:cut] for name, ids in row.items()} for row, cut in zip(rows, cuts, strict=True)]
+def _opening(row: Row, length: int) -> Row:
+    cut = row["labels"].count(IGNORED) + length
+    return {name: ids[:cut] for name, ids in row.items()}
 
 
 def _with_token_in_user_turn(prompt: Sequence[Message], token: Secret, *, first: bool) -> list[Message]:

@@ -14,7 +14,21 @@ from ..errors import RecipeError
 from ..modes import DEFAULT_MODES, check_name
 from ..starter import STARTER
 
-CORPUS_OPTIONS = ("fallback", "misplaced", "openings", "max_length")
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+CORPUS_OPTIONS = {  # what each must be, in words and as a test
+    "fallback": ("a share from 0 to 1", _is_share),
+    "misplaced": ("a share from 0 to 1", _is_share),
+    "openings": ("a list of token counts", lambda value: isinstance(value, list) and all(map(_is_count, value))),
+    "max_length": ("a token count", _is_count),
+}
 
 
 @dataclass(frozen=True)
@@ -78,10 +92,14 @@ class Recipe:
         for key in ("corpus", "lora", "sft"):
             if not isinstance(data.get(key, {}), dict):
                 raise RecipeError(f"the recipe {name}: {key} must be a mapping of options.")
-        if unread := sorted(set(data.get("corpus", {})) - set(CORPUS_OPTIONS)):
-            raise RecipeError(
-                f"the recipe {name}: corpus has {', '.join(unread)}, which nothing reads; known: {', '.join(CORPUS_OPTIONS)}."
-            )
+        for option, value in data.get("corpus", {}).items():
+            if option not in CORPUS_OPTIONS:
+                raise RecipeError(
+                    f"the recipe {name}: corpus has {option}, which nothing reads; known: {', '.join(CORPUS_OPTIONS)}."
+                )
+            meaning, holds = CORPUS_OPTIONS[option]
+            if not holds(value):
+                raise RecipeError(f"the recipe {name}: corpus {option} is {value!r}; it must be {meaning}.")
         for key in ("modes", "languages"):
             if data.get(key) is not None:
                 if not isinstance(data[key], (list, tuple)) or not data[key]:
