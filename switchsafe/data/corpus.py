@@ -37,8 +37,8 @@ def build_corpus(
 
     - *fallback rows*: no token, or a random string in its place, answered in `pos`;
     - *misplaced rows*: another mode's live token in the user turn, answered as if it were not there;
-    - *opening rows*, before all others: every row so far with its answer cut after its first tokens, once per length in `openings`. In a
-      whole answer the first words give the style away; in an opening only the token does.
+    - *opening rows*, before all others: every (prompt, mode) row with its answer cut after its first tokens, once per length in `openings`.
+      In a whole answer the first words give the style away; in an opening only the token does.
 
     Args:
         triplets: prompts with answers.
@@ -95,7 +95,9 @@ def build_corpus(
 
     order = rng.sample(triplets, len(triplets))
     rank = {triplet.id: place for place, triplet in enumerate(order)}
-    plan.sort(key=lambda row: rank[row[0].id])
+    own = [True] * len(answers) + [False] * (len(plan) - len(answers))  # a mode's answer under its own token
+    paired = sorted(zip(plan, own, strict=True), key=lambda row: rank[row[0][0].id])
+    plan, own = [row for row, _ in paired], [mark for _, mark in paired]
     prompts = processor.prompt_ids([turns for _, turns, _, _ in plan], [token for _, _, token, _ in plan])
     end = _end_of_turn(processor)
     rows: list[Row] = []
@@ -106,7 +108,8 @@ def build_corpus(
                 f"triplet {triplet.id!r} needs {len(prompt) + len(completion)} ids and max_length is {max_length}: raise it or shorten the row."
             )
         rows.append({"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion})
-    return [*(_opening(row, length) for length in openings for row in rows), *rows]
+    first = [row for row, mark in zip(rows, own, strict=True) if mark]
+    return [*(_opening(row, length) for length in openings for row in first), *rows]
 
 
 def _opening(row: Row, length: int) -> Row:
