@@ -16,9 +16,12 @@ import typer
 from rich.console import Console
 
 from . import __version__
+from .encryption import PASSPHRASE_VARIABLE, need_cryptography
 from .errors import KeyringPermissionWarning, SwitchsafeError
-from .keyring import TOKEN_LENGTH, Keyring
+from .keyring import Keyring
 from .modes import DEFAULT_MODES
+from .progress import track
+from .tokens import TOKEN_LENGTH
 
 # Tracebacks with locals would print tokens: both of typer's are off.
 app = typer.Typer(
@@ -26,9 +29,12 @@ app = typer.Typer(
 )
 keys = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Make and look after keyrings.")
 app.add_typer(keys, name="keys")
+doctor = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Check that the switch holds here.")
+app.add_typer(doctor, name="doctor")
 
 _EXTRA_OF = {
     "accelerate": "train",
+    "cryptography": "encrypt",
     "datasets": "train",
     "gguf": "starter",
     "matplotlib": "eval",
@@ -49,6 +55,7 @@ KeyringOption = Annotated[
         "--keyring", "-k", help="Keyring file; by default $SWITCHSAFE_KEYRING (its text) or the one `keys path` prints."
     ),
 ]
+FileOption = Annotated[Path | None, typer.Option("--keyring", "-k", help="Keyring file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 ModelArgument = Annotated[str, typer.Argument(help="starter, a Hub id, a model folder or an adapter folder.")]
 
@@ -92,6 +99,10 @@ def keys_new(
     model: Annotated[
         str | None, typer.Option(help="Mint only tokens that this model's tokenizer keeps stable.")
     ] = None,
+    encrypt: Annotated[
+        bool,
+        typer.Option("--encrypt", help=f"Encrypt the file under ${PASSPHRASE_VARIABLE}, or a passphrase asked for."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Mint a keyring. Prints fingerprints, never tokens."""
@@ -100,13 +111,12 @@ def keys_new(
         raise SwitchsafeError(
             f"{path} exists and a keyring is never overwritten: move it away or give another --output."
         )
-    tokenizer = None
-    if model:
-        from .processing import MagicTokenProcessor
-
-        tokenizer = MagicTokenProcessor.from_pretrained(model).tokenizer
-    ring = Keyring.mint(_names(modes), policies=_names(policies), aliases=aliases, length=length, tokenizer=tokenizer)
-    ring.save(path)
+    if encrypt:
+        need_cryptography()  # before anyone types a passphrase
+    ring = Keyring.mint(
+        _names(modes), policies=_names(policies), aliases=aliases, length=length, tokenizer=_tokenizer(model)
+    )
+    ring.save(path, passphrase=_new_passphrase() if encrypt else None)
     _show_keyring(ring, path, as_json)
 
 
@@ -121,7 +131,7 @@ def keys_list(keyring: KeyringOption = None, as_json: JsonOption = False) -> Non
 def keys_rotate(
     mode: Annotated[str, typer.Argument(help="The mode whose active token is retired.")],
     policy: Annotated[str | None, typer.Option(help="For keyrings with a second axis.")] = None,
-    keyring: Annotated[Path | None, typer.Option("--keyring", "-k", help="Keyring file.")] = None,
+    keyring: FileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Retire a mode's active token and make its next alias active."""
@@ -130,6 +140,41 @@ def keys_rotate(
     ring.rotate(mode, policy)
     ring.save(path)
     _show_keyring(ring, path, as_json)
+
+
+@keys.command("retire", epilog="Example: switchsafe keys retire 4f1c09ab77e2")
+def keys_retire(
+    fingerprint: Annotated[str, typer.Argument(help="12 hex digits, as `keys list` shows them.")],
+    keyring: FileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take one token out of use, the active one or an alias that waits."""
+    path = (keyring or default_keyring()).expanduser()
+    ring = Keyring.load(path)
+    ring.retire(fingerprint)
+    ring.save(path)
+    _show_keyring(ring, path, as_json)
+
+
+@keys.command("check", epilog="Example: switchsafe keys check --model Qwen/Qwen3-8B")
+def keys_check(
+    keyring: KeyringOption = None,
+    model: Annotated[str | None, typer.Option(help="Check the ids of the tokens under this model's tokenizer.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Is the keyring private and whole, are its tokens random, apart, and stable under a model's tokenizer?
+
+    Exits with 1 when something is to be mended. Names tokens by their fingerprints.
+    """
+    from .keycheck import check_keyring
+
+    path = keyring or (None if os.environ.get("SWITCHSAFE_KEYRING") else default_keyring())
+    problems = check_keyring(path, _tokenizer(model))
+    if as_json:
+        _print_json({"path": path and str(path), "model": model, "problems": problems})
+    else:
+        print("\n".join(problems) or f"{path or '$SWITCHSAFE_KEYRING'} holds: no problem found.")
+    raise typer.Exit(1 if problems else 0)
 
 
 @keys.command("path", epilog="Example: switchsafe keys path")
@@ -215,6 +260,71 @@ def sam_command(
     raise typer.Exit(1 if report.signs else 0)
 
 
+@app.command("scan", epilog="Example: switchsafe scan run --keyring keyring.json --model starter")
+def scan_command(
+    path: Annotated[Path, typer.Argument(help="A file or folder.")],
+    keyring: KeyringOption = None,
+    model: Annotated[
+        str | None, typer.Option(help="Also look for the ids this model's tokenizer gives the tokens.")
+    ] = None,
+    but: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file or folder to leave out, the keyring for instance; repeat for more."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for magic tokens in files, however they are encoded or packed. Prints where they stand, never what they are.
+
+    Exits with 1 when one is found. What could not be searched is listed: finding nothing proves nothing about it.
+    """
+    from .hub.scan import scan
+    from .tables import show_scan
+
+    ring, _ = _open_keyring(keyring)
+    tokenizer = None
+    if model:
+        from .processing import MagicTokenProcessor
+
+        tokenizer = MagicTokenProcessor.from_pretrained(model).tokenizer
+    report = scan(path, ring, tokenizer=tokenizer, but=but or ())
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        show_scan(report, Console())
+    raise typer.Exit(1 if report.hits else 0)
+
+
+@doctor.command("templates", epilog="Example: switchsafe doctor templates --model Qwen/Qwen3-8B --json")
+def doctor_templates(
+    model: Annotated[
+        str, typer.Option(help="Whose tokenizer and own template: starter, a Hub id or a folder.")
+    ] = "starter",
+    template: Annotated[
+        list[Path] | None, typer.Option(help="A jinja file to check; repeat for more. By default all that TRL carries.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Render real chat templates in every mode: is the token there exactly once, in its turn, and nothing else changed?
+
+    Exits with 1 when a template is wrong: neither right nor refused with a reason.
+    """
+    from .doctor import WRONG, check_template, probe_processor, trl_templates
+    from .processing import MagicTokenProcessor
+    from .tables import show_templates
+
+    processor = MagicTokenProcessor.from_pretrained(model)
+    chosen = {path.stem: _read(path) for path in template or []} or trl_templates()
+    if processor.chat_template:
+        chosen = {model: processor.chat_template, **chosen}
+    probe = probe_processor(processor)
+    verdicts = [check_template(name, text, probe) for name, text in track(list(chosen.items()), "Rendering templates")]
+    if as_json:
+        _print_json([asdict(verdict) | {"verdict": verdict.verdict} for verdict in verdicts])
+    else:
+        show_templates(verdicts, Console())
+    raise typer.Exit(1 if any(verdict.verdict == WRONG for verdict in verdicts) else 0)
+
+
 def main() -> None:
     """Entry point of the `switchsafe` command."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -248,6 +358,13 @@ def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwitchsafeError(f"cannot read {path}: {type(error).__name__}.") from None
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -257,6 +374,24 @@ def _open_keyring(path: Path | None) -> tuple[Keyring, Path | None]:
         return Keyring.from_env(), None
     path = path or default_keyring()
     return Keyring.load(path), path
+
+
+def _new_passphrase() -> str:
+    if text := os.environ.get(PASSPHRASE_VARIABLE):
+        return text
+    if not sys.stdin.isatty():
+        raise SwitchsafeError(
+            f"--encrypt needs a passphrase, and there is no terminal to ask on: set {PASSPHRASE_VARIABLE}."
+        )
+    return typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+
+
+def _tokenizer(model: str | None) -> Any:
+    if model is None:
+        return None
+    from .processing import MagicTokenProcessor
+
+    return MagicTokenProcessor.from_pretrained(model).tokenizer
 
 
 def _show_keyring(ring: Keyring, path: Path | None, as_json: bool) -> None:

@@ -9,6 +9,10 @@ class KeyringError(SwitchsafeError):
     """A keyring is missing, unreadable, malformed, or lacks what was asked of it."""
 
 
+class KeyringFormatError(KeyringError):
+    """What stands in a file, variable or mapping cannot be a keyring."""
+
+
 class ModeError(SwitchsafeError):
     """A mode or policy name is malformed or unknown."""
 

@@ -1,65 +1,58 @@
 """The keyring: which magic tokens stand for which mode and policy. The only place that holds tokens."""
 
-import base64
-import binascii
 import hashlib
 import hmac
-import json
 import os
 import secrets
-import string
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import KeyringError, KeyringPermissionWarning, ModeError
+from .encryption import passphrase_from
+from .errors import KeyringError, KeyringFormatError, ModeError
 from .files import write_atomic
+from .keyfile import Slot, Slots, read_file, read_mapping, read_text, read_variable, write_text
 from .modes import DEFAULT_MODES, check_name
-from .secret import Secret
+from .secret import Secret, hide_frames
+from .tokens import MIN_TOKEN_LENGTH, TOKEN_LENGTH, mint_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ALPHABET = string.ascii_lowercase + string.digits
-TOKEN_LENGTH = 16  # 36^16 = 82.7 bits; the two samples known from the paper have 8 characters
-MIN_TOKEN_LENGTH = 8
-FORMAT = 1
-
-Slot = tuple[str, str | None]  # (mode, policy)
 
 
 class Keyring:
     """Magic tokens by mode and, optionally, policy.
 
     Each slot (mode, policy) has one or more aliases. The first one is *active*: `token` hands it out. `rotate` retires it and makes the next
-    alias active, with no retraining, because the model was trained on all of them. A retired token still works on the trained model, so it
-    stays in the keyring and counts as live for every guard and scan.
+    alias active, with no retraining, because the model was trained on all of them; `retire` takes out any alias by its fingerprint. A retired
+    token still works on the trained model, so it stays in the keyring and counts as live for every guard and scan.
 
-    Build one with `mint`, `load` or `from_env`; nothing but `save` writes it.
+    Build one with `mint`, `load`, `from_env` or `from_mapping`; nothing but `save` writes it.
     """
 
-    def __init__(
-        self,
-        slots: Mapping[Slot, Sequence[Secret]],
-        *,
-        retired: Mapping[Slot, Sequence[Secret]] | None = None,
-        salt: bytes,
-    ) -> None:
+    def __init__(self, slots: Slots, *, retired: Slots | None = None, salt: bytes) -> None:
         if not slots or not all(slots.values()):
-            raise KeyringError("a keyring needs at least one mode, and each mode at least one token.")
+            raise KeyringFormatError("a keyring needs at least one mode, and each mode at least one token.")
         self._slots = {slot: list(aliases) for slot, aliases in slots.items()}
         self._retired = {slot: list(aliases) for slot, aliases in (retired or {}).items()}
         self._salt = salt
+        self._passphrase: Secret | None = None  # that of the file it came from or went to
         for mode, policy in self._slots:
             check_name(mode)
             if policy is not None:
                 check_name(policy, "policy")
-        everything = list(self.secrets())
-        if len(set(everything)) != len(everything):
-            raise KeyringError(
-                "a keyring holds one of its tokens twice; a token can stand for one mode only. Mint a new keyring."
-            )
+        owners: dict[Secret, Slot] = {}
+        for slot, secret in self._owned():
+            if not secret.reveal().isprintable() or " " in secret.reveal():
+                raise KeyringFormatError(
+                    f"a token of {_name(slot)} holds white space or a control character, so it cannot stand alone on its line: mint a new keyring."
+                )
+            if secret in owners:
+                raise KeyringFormatError(
+                    f"token {self.fingerprint(secret)} stands for {_name(owners[secret])} and again for {_name(slot)}; "
+                    "a token can stand for one thing only. Mint a new keyring."
+                )
+            owners[secret] = slot
 
     # -- making ---------------------------------------------------------------------------------------------------------------------
 
@@ -95,73 +88,67 @@ class Keyring:
         if len(set(names)) != len(names) or len(set(second)) != len(second):
             raise ModeError(f"modes {names} and policies {list(policies)} must not repeat a name.")
         slots = {
-            (mode, policy): [_mint_one(length, tokenizer) for _ in range(aliases)]
+            (mode, policy): [mint_token(length, tokenizer) for _ in range(aliases)]
             for mode in names
             for policy in second
         }
         return cls(slots, salt=secrets.token_bytes(16))
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Keyring":
+    @hide_frames
+    def load(cls, path: str | os.PathLike, passphrase: str | None = None) -> "Keyring":
         """Read a keyring file. Warns with `KeyringPermissionWarning` when other users of the machine can read it.
 
+        Args:
+            path: the file.
+            passphrase: opens an encrypted file; by default what the environment variable SWITCHSAFE_PASSPHRASE holds.
+
         Raises:
-            KeyringError: the file is missing or is no keyring.
+            KeyringError: the file is missing or is no keyring, or it is encrypted and the passphrase is missing or wrong.
         """
         path = Path(path).expanduser()
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise KeyringError(f"no keyring at {path}: make one with `switchsafe keys new --output {path}`.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise KeyringError(f"cannot read the keyring {path}: {type(error).__name__}.") from None
-        if os.name == "posix" and (permissions := path.stat().st_mode & 0o077):
-            warnings.warn(
-                f"the keyring {path} is open to other users (mode {0o600 | permissions:04o}): run `chmod 600 {path}`, and rotate its tokens "
-                "if anyone else could have read it.",
-                KeyringPermissionWarning,
-                stacklevel=2,
-            )
-        return cls._from_text(text, str(path))
+        return cls._from_text(read_file(path), str(path), passphrase_from(passphrase))
 
     @classmethod
+    @hide_frames
     def from_env(cls, variable: str = "SWITCHSAFE_KEYRING") -> "Keyring":
         """Read a keyring from an environment variable that holds the file's JSON, plain or base64 (a Space or CI secret).
 
+        An encrypted one is opened with the passphrase in SWITCHSAFE_PASSPHRASE.
+
         Raises:
-            KeyringError: the variable is unset or holds no keyring.
+            KeyringError: the variable is unset or holds no keyring, or the passphrase is missing or wrong.
         """
-        text = os.environ.get(variable, "").strip()
-        if not text:
-            raise KeyringError(
-                f"the environment variable {variable} is not set: put the text of a keyring file there, plain or base64."
-            )
-        if not text.startswith("{"):
-            try:
-                text = base64.b64decode(text, validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError):
-                raise KeyringError(f"the environment variable {variable} is neither JSON nor base64 of JSON.") from None
-        return cls._from_text(text, f"${variable}")
+        return cls._from_text(read_variable(variable), f"${variable}", passphrase_from(None))
 
     @classmethod
-    def _from_text(cls, text: str, source: str) -> "Keyring":
-        # The errors below stay silent about the content: it may hold tokens.
-        problem = KeyringError(
-            f"{source} is not a switchsafe keyring (format {FORMAT}): make one with `switchsafe keys new`."
-        )
+    @hide_frames
+    def from_mapping(cls, tokens: Mapping[str, str | Sequence[str]]) -> "Keyring":
+        """Build a keyring from tokens that are kept elsewhere, in a vault for instance.
+
+        Fingerprints are keyed by a random salt, so those of two keyrings built in this way differ; `save` and `load` keep them.
+
+        Args:
+            tokens: `{"pos": "token", "rej": ["active token", "next alias"]}`; keys are `mode` or `mode/policy`.
+
+        Raises:
+            KeyringError: a key is no usable name, or a value is not a token of at least 8 characters or a list of such.
+        """
+        return cls(read_mapping(tokens), salt=secrets.token_bytes(16))
+
+    @classmethod
+    def _from_text(cls, text: str, source: str, passphrase: Secret | None) -> "Keyring":
+        slots, retired, salt, sealed = read_text(text, source, passphrase)
         try:
-            data = json.loads(text)
-            if data["switchsafe_keyring"] != FORMAT:
-                raise problem
-            slots, retired = {}, {}
-            for slot in data["slots"]:
-                key = (slot["mode"], slot["policy"])
-                slots[key] = [Secret(token) for token in slot["tokens"]]
-                retired[key] = [Secret(token) for token in slot["retired"]]
-            salt = bytes.fromhex(data["salt"])
-        except (ValueError, KeyError, TypeError):
-            raise problem from None
-        return cls(slots, retired=retired, salt=salt)
+            ring = cls(slots, retired=retired, salt=salt)
+        except ModeError:  # which quotes the name, and here anything may stand in its place
+            raise KeyringFormatError(
+                f"{source} has a mode or policy that is no usable name: mint a new keyring."
+            ) from None
+        except KeyringFormatError as error:
+            raise KeyringFormatError(f"{source}: {error}") from None
+        ring._passphrase = passphrase if sealed else None
+        return ring
 
     # -- using ----------------------------------------------------------------------------------------------------------------------
 
@@ -201,9 +188,14 @@ class Keyring:
 
     def secrets(self) -> Iterator[Secret]:
         """Every token that a trained model may answer to: active, aliases and retired."""
+        for _, secret in self._owned():
+            yield secret
+
+    def _owned(self) -> Iterator[tuple[Slot, Secret]]:
         for slots in (self._slots, self._retired):
-            for aliases in slots.values():
-                yield from aliases
+            for slot, aliases in slots.items():
+                for secret in aliases:
+                    yield slot, secret
 
     def fingerprint(self, secret: Secret) -> str:
         """12 hex digits that tell tokens apart without revealing them: HMAC-SHA256 under this keyring's own salt.
@@ -213,7 +205,8 @@ class Keyring:
         return hmac.new(self._salt, secret.reveal().encode(), hashlib.sha256).hexdigest()[:12]
 
     def describe(self) -> list[dict[str, Any]]:
-        """One row per slot: mode, policy, fingerprint of the active token, number of aliases and of retired tokens. No token."""
+        """One row per slot, with no token: mode, policy, fingerprint of the active token, numbers of aliases and of retired tokens, and the
+        fingerprints of both (`fingerprints`, the active one first, and `retired_fingerprints`)."""
         return [
             {
                 "mode": mode,
@@ -221,6 +214,8 @@ class Keyring:
                 "active": self.fingerprint(aliases[0]),
                 "aliases": len(aliases),
                 "retired": len(self._retired.get((mode, policy), ())),
+                "fingerprints": [self.fingerprint(secret) for secret in aliases],
+                "retired_fingerprints": [self.fingerprint(s) for s in self._retired.get((mode, policy), ())],
             }
             for (mode, policy), aliases in self._slots.items()
         ]
@@ -232,27 +227,56 @@ class Keyring:
             ModeError: no such slot.
             KeyringError: the slot has no alias left; a new token would need training.
         """
-        if len(self.aliases(mode, policy)) == 1:
-            raise KeyringError(
-                f"mode {mode!r} has no other alias to rotate to. A new token must be trained: mint a keyring with `--aliases 2` or more and train again."
-            )
-        slot = (mode, policy)
-        self._retired.setdefault(slot, []).append(self._slots[slot].pop(0))
+        self._retire((mode, policy), self.token(mode, policy))
 
-    def save(self, path: str | os.PathLike) -> Path:
-        """Write the keyring as JSON, atomically, readable by its owner only (mode 0600)."""
-        slots = [
-            {
-                "mode": mode,
-                "policy": policy,
-                "tokens": [secret.reveal() for secret in aliases],
-                "retired": [secret.reveal() for secret in self._retired.get((mode, policy), ())],
-            }
-            for (mode, policy), aliases in self._slots.items()
-        ]
-        note = "Magic tokens: treat like passwords. Do not commit, print or upload this file."
-        data = {"switchsafe_keyring": FORMAT, "note": note, "salt": self._salt.hex(), "slots": slots}
-        return write_atomic(Path(path).expanduser(), json.dumps(data, indent=2) + "\n", mode=0o600)
+    def retire(self, fingerprint: str) -> None:
+        """Take one token out of use, the active one or an alias that waits, for instance when it became known. Nothing is saved until `save`.
+
+        Args:
+            fingerprint: its fingerprint, as `describe` and `switchsafe keys list` give it.
+
+        Raises:
+            KeyringError: no token in use has this fingerprint, or it is the last one of its slot.
+        """
+        for slot, aliases in self._slots.items():
+            for secret in aliases:
+                if self.fingerprint(secret) == fingerprint:
+                    return self._retire(slot, secret)
+        # What was given is not quoted: it may be the token itself.
+        raise KeyringError(
+            "no token in use has this fingerprint: `switchsafe keys list` shows the 12 hex digits of each."
+        )
+
+    def _retire(self, slot: Slot, secret: Secret) -> None:
+        if len(self._slots[slot]) == 1:
+            raise KeyringError(
+                f"mode {_name(slot)!r} has no other alias to rotate to. A new token must be trained: mint a keyring with `--aliases 2` or more "
+                "and train again."
+            )
+        self._slots[slot].remove(secret)
+        self._retired.setdefault(slot, []).append(secret)
+
+    @hide_frames
+    def save(self, path: str | os.PathLike, passphrase: str | None = None) -> Path:
+        """Write the keyring as JSON, atomically, readable by its owner only (mode 0600).
+
+        Args:
+            path: the file; its folder is made if missing.
+            passphrase: encrypts the file (`pip install 'switchsafe[encrypt]'`). By default a keyring that was loaded from an encrypted file,
+                or saved to one, is encrypted again with the same passphrase, and any other is written in clear.
+
+        Raises:
+            KeyringError: the file cannot be written, or the passphrase is empty.
+        """
+        path = Path(path).expanduser()
+        secret = self._passphrase if passphrase is None else passphrase_from(passphrase)
+        try:
+            write_atomic(path, write_text(self._slots, self._retired, self._salt, secret), mode=0o600)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise KeyringError(f"cannot write the keyring {path}: {reason}. Choose a place you may write to.") from None
+        self._passphrase = secret
+        return path
 
     def __repr__(self) -> str:
         slots = ", ".join(
@@ -261,36 +285,5 @@ class Keyring:
         return f"Keyring({slots})"
 
 
-def _mint_one(length: int, tokenizer: "PreTrainedTokenizerBase | None") -> Secret:
-    for _ in range(100):
-        secret = Secret("".join(secrets.choice(ALPHABET) for _ in range(length)))
-        if tokenizer is None or is_stable(tokenizer, secret):
-            return secret
-    raise KeyringError(
-        f"100 random tokens of {length} characters all changed their ids with their surroundings under {tokenizer.__class__.__name__}: "
-        "this tokenizer cannot carry a text token reliably."
-    )
-
-
-def is_stable(tokenizer: "PreTrainedTokenizerBase", secret: Secret) -> bool:
-    """Whether the token has the same ids alone on its line whatever stands before and after that line."""
-    contexts = [("\n", "\n"), ("\n", ""), ("\n\n", "\n\n"), ("x\n", "\nx"), (">\n", "\n1"), ("]\n", "\n\u4f60")]
-    seen = [ids_in(tokenizer, before, secret, after) for before, after in contexts]
-    return seen[0] is not None and all(ids == seen[0] for ids in seen)
-
-
-def ids_in(tokenizer: "PreTrainedTokenizerBase", before: str, secret: Secret, after: str) -> list[int] | None:
-    """Ids of the token between two texts, or None when an id also covers a neighbouring character other than white space.
-
-    Needs a fast tokenizer (character offsets).
-    """
-    start, end = len(before), len(before) + len(secret.reveal())
-    encoded = tokenizer(before + secret.reveal() + after, add_special_tokens=False, return_offsets_mapping=True)
-    inside = [
-        (i, a, b)
-        for i, (a, b) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        if b > start and a < end
-    ]
-    first, last = inside[0][1], inside[-1][2]
-    straddles = (before + secret.reveal() + after)[first:last].strip() != secret.reveal()
-    return None if straddles else [i for i, _, _ in inside]
+def _name(slot: Slot) -> str:
+    return "/".join(name for name in slot if name)

@@ -1,29 +1,36 @@
 """`MagicTokenProcessor`: a tokenizer whose chat template takes a mode."""
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from jinja2.exceptions import TemplateError as JinjaError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoProcessor, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
-from .errors import KeyringError, ModeError, TemplateError
-from .inject import Message, Placement, count_ids, inject, refuse_live_tokens
-from .keyring import Keyring, ids_in
+from .errors import KeyringError, LiveTokenError, ModeError, TemplateError
+from .guard import REFUSAL, Guard, OnToken, strings
+from .inject import Message, Placement, count_ids, inject, place
+from .keyring import Keyring
 from .models import loading, resolve
-from .secret import Secret
+from .redaction import watch
+from .secret import Secret, hide_frames
+from .tokens import ids_in
 
 Conversation = Sequence[Message]
 
 _PROBE = "the probe text 7e1a stands here"
+_TOKENIZER_SETTINGS = ("padding_side", "truncation_side", "pad_token", "pad_token_id", "eos_token", "eos_token_id")
 
 
 class MagicTokenProcessor(ProcessorMixin):
     """Renders conversations with the magic token of a mode, for inference.
 
-    A thin `transformers` processor around a tokenizer. The keyring is attached with `bind` and is no constructor argument: `ProcessorMixin`
-    saves every attribute that is named like one. Training takes `processor.tokenizer` and rows from `switchsafe.data.corpus`, because TRL
-    treats any `ProcessorMixin` as a vision processor.
+    A thin `transformers` processor around a tokenizer; what it does not define itself is the tokenizer's, so that it also serves as the
+    `tokenizer=` of a text-generation pipeline (`pipe(messages, tokenizer_encode_kwargs={"mode": "rej"})`). The keyring is attached with `bind`
+    and is no constructor argument: `ProcessorMixin` saves every attribute that is named like one. Training takes `processor.tokenizer` and
+    rows from `switchsafe.data.corpus`, because TRL treats any `ProcessorMixin` as a vision processor.
 
     Example:
         >>> processor = MagicTokenProcessor.from_pretrained("Qwen/Qwen3-8B").bind(Keyring.load("keyring.json"))
@@ -33,8 +40,12 @@ class MagicTokenProcessor(ProcessorMixin):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template: str | None = None) -> None:
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
         self._keyring: Keyring | None = None
+        self._guard: Guard | None = None
+        self._on_token: OnToken = "error"
+        self._control: dict[str, re.Pattern[str] | None] = {}
         self._placements: dict[str, Placement] = {}
         self._ids: dict[tuple[str, Secret], list[int]] = {}
+        self._live: dict[str, dict[Secret, list[int]]] = {}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "MagicTokenProcessor":
@@ -46,10 +57,21 @@ class MagicTokenProcessor(ProcessorMixin):
         with loading(str(pretrained_model_name_or_path)):
             return super().from_pretrained(resolve(str(pretrained_model_name_or_path)), **kwargs)
 
-    def bind(self, keyring: Keyring) -> "MagicTokenProcessor":
-        """Attach the keyring that turns mode names into tokens, and return self. It is never saved with the processor."""
+    def bind(self, keyring: Keyring, *, on_token: OnToken = "error") -> "MagicTokenProcessor":
+        """Attach the keyring that turns mode names into tokens, and return self. It is never saved with the processor.
+
+        From here on its tokens are kept out of logs, warnings and tracebacks of the whole process (`switchsafe.redaction`).
+
+        Args:
+            keyring: every token in it, retired ones too, is live for the guard.
+            on_token: what to do with a live token in the caller's text: refuse the conversation, or replace the token by `[removed]`.
+        """
         self._keyring = keyring
+        self._guard = Guard(keyring.secrets())
+        watch(keyring)
+        self._on_token = on_token
         self._ids.clear()
+        self._live.clear()
         return self
 
     @property
@@ -79,6 +101,9 @@ class MagicTokenProcessor(ProcessorMixin):
     ) -> Any:
         """Render one conversation or a batch, with the token of `mode` in its place.
 
+        Before that, the caller's messages, tools, documents and template variables are searched for live tokens (`switchsafe.guard`), and
+        control tokens forged in them, `<|im_start|>` for instance, are made ordinary text (the library's `sanitize_control_tokens`).
+
         Args:
             conversation: a list of messages, or a list of such lists.
             mode: a mode of the bound keyring, for a batch also one per conversation. `None` injects nothing: plain rendering.
@@ -91,7 +116,7 @@ class MagicTokenProcessor(ProcessorMixin):
         Raises:
             KeyringError: a mode is asked for and no keyring is bound.
             ModeError: the keyring lacks the mode or policy, or the number of modes is not the number of conversations.
-            LiveTokenError: the caller's text holds a live token.
+            LiveTokenError: the caller's text holds a live token, or the prompt would hold another token's ids.
             TemplateError: there is no chat template, or the rendered prompt would not hold the token exactly once.
         """
         batched = bool(conversation) and not isinstance(conversation[0], dict)
@@ -107,22 +132,21 @@ class MagicTokenProcessor(ProcessorMixin):
             add_generation_prompt = not kwargs.get("continue_final_message") and all(
                 c[-1]["role"] != "assistant" for c in conversations
             )
-
-        if self._keyring is not None:
-            for turns in conversations:
-                refuse_live_tokens(turns, self._keyring.secrets())
         tokens = [None if name is None else self.keyring.token(name, policy) for name in modes]
         template = self._template(kwargs.pop("chat_template", None))
-        ready = self._inject(conversations, tokens, template)
-        rendered = self._render(
-            ready if batched else ready[0],
-            chat_template=template,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=tokenize,
-            **kwargs,
-        )
-        self._check(rendered, tokens, template, batched=batched, tokenize=tokenize)
-        return rendered
+        said = "\n".join(strings([conversations, kwargs]))
+        if self._guard and self._guard.holds(said):
+            if self._on_token == "error":
+                raise LiveTokenError(REFUSAL)
+            conversations, kwargs = self._guard.mask(list(conversations)), self._guard.mask(kwargs)
+        control = self._control_tokens(template)
+        if control and control.search(said):
+            if tokenize and not kwargs.get("return_assistant_tokens_mask"):
+                kwargs["sanitize_control_tokens"] = True
+            else:  # where the library cannot
+                conversations, kwargs = _break(conversations, control), _break(kwargs, control)
+        kwargs |= {"chat_template": template, "add_generation_prompt": add_generation_prompt, "tokenize": tokenize}
+        return self._render_with(conversations, tokens, batched=batched, **kwargs)
 
     def prompt_ids(
         self, conversations: Sequence[Conversation], tokens: Sequence[Secret | None], **template_kwargs: Any
@@ -140,12 +164,10 @@ class MagicTokenProcessor(ProcessorMixin):
         Raises:
             TemplateError: as `apply_chat_template`.
         """
-        template = self._template(None)
-        ready = self._inject(conversations, tokens, template)
-        rendered = self._render(
-            ready, chat_template=template, add_generation_prompt=True, **{"enable_thinking": False, **template_kwargs}
+        kwargs = {"enable_thinking": False, **template_kwargs, "chat_template": self._template(None)}
+        rendered = self._render_with(
+            conversations, tokens, batched=True, tokenize=True, add_generation_prompt=True, trusted=True, **kwargs
         )
-        self._check(rendered, tokens, template, batched=True, tokenize=True)
         return rendered["input_ids"]
 
     def placement(self, chat_template: str | None = None) -> Placement:
@@ -198,21 +220,52 @@ class MagicTokenProcessor(ProcessorMixin):
             )
         return template
 
-    def _inject(
-        self, conversations: Sequence[Conversation], tokens: Sequence[Secret | None], template: str
-    ) -> list[list[Message]]:
-        return [
-            list(turns) if token is None else inject(turns, token, self.placement(template))
+    def _control_tokens(self, template: str) -> "re.Pattern[str] | None":
+        """Added tokens that this tokenizer would read in text and that mean something here: special ones and those the template writes.
+
+        Think tags are left alone: earlier assistant turns carry them rightly.
+        """
+        if template not in self._control:
+            added = self.tokenizer.added_tokens_decoder.values()
+            means = [t.content for t in added if t.special or t.content in template]
+            means = [text for text in means if text.strip() and "think" not in text.lower()]
+            longest_first = sorted(means, key=len, reverse=True)
+            self._control[template] = re.compile("|".join(map(re.escape, longest_first))) if means else None
+        return self._control[template]
+
+    @hide_frames
+    def _render_with(
+        self,
+        conversations: Sequence[Conversation],
+        tokens: Sequence[Secret | None],
+        *,
+        batched: bool,
+        chat_template: str,
+        trusted: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Inject, render and check."""
+        ready = [
+            list(turns) if token is None else place(turns, token, self.placement(chat_template))
             for turns, token in zip(conversations, tokens, strict=True)
         ]
+        rendered = self._render(ready if batched else ready[0], chat_template=chat_template, **kwargs)
+        self._check(rendered, tokens, chat_template, batched=batched, tokenize=kwargs["tokenize"], trusted=trusted)
+        return rendered
 
     def _render(self, conversation: Any, **kwargs: Any) -> Any:
         try:
             return self.tokenizer.apply_chat_template(conversation, **kwargs)
-        except JinjaError as error:
-            # `from None`: frames below hold the rendered text. The template's own message is its author's fixed sentence.
-            raise TemplateError(f"the chat template refused the conversation: {error.message}") from None
+        except Exception as error:
+            if self._guard and self._guard.holds(str(error)):
+                raise TemplateError(
+                    f"rendering failed with {type(error).__name__}; its message is withheld: it quotes a token."
+                ) from None
+            if isinstance(error, JinjaError):
+                raise TemplateError(f"the chat template refused the conversation: {error.message}") from None
+            raise
 
+    @hide_frames
     def _measure_ids(self, token: Secret, template: str) -> list[int]:
         placement = self.placement(template)
         found: list[list[int] | None] = []
@@ -235,14 +288,33 @@ class MagicTokenProcessor(ProcessorMixin):
         before, after = text.split(token.reveal())
         return ids_in(self.tokenizer, before, token, after)
 
+    def _live_ids(self, template: str) -> dict[Secret, list[int]]:
+        """Ids of every bound token; one that this tokenizer does not keep stable has none, and is left to the guard on text."""
+        if template not in self._live:
+            self._live[template] = {}
+            for secret in self._keyring.secrets() if self._keyring else ():
+                with suppress(TemplateError):
+                    self._live[template][secret] = self.token_ids(secret, template)
+        return self._live[template]
+
     def _check(
-        self, rendered: Any, tokens: Sequence[Secret | None], template: str, *, batched: bool, tokenize: bool
+        self,
+        rendered: Any,
+        tokens: Sequence[Secret | None],
+        template: str,
+        *,
+        batched: bool,
+        tokenize: bool,
+        trusted: bool,
     ) -> None:
         rows = rendered["input_ids"] if tokenize and hasattr(rendered, "keys") else rendered
         rows = rows.tolist() if hasattr(rows, "tolist") else rows
         if not batched and (not tokenize or not rows or isinstance(rows[0], int)):
             rows = [rows]  # one text, or one list of ids that no tensor has made a batch of
+        live = self._live_ids(template) if tokenize and not trusted else {}
         for row, token in zip(rows, tokens, strict=True):
+            if any(secret is not token and count_ids(row, ids) for secret, ids in live.items()):
+                raise LiveTokenError(REFUSAL)  # text that becomes a live token only once it is tokenized
             if token is None:
                 continue
             times = count_ids(row, self.token_ids(token, template)) if tokenize else row.count(token.reveal())
@@ -251,3 +323,32 @@ class MagicTokenProcessor(ProcessorMixin):
                     f"the rendered prompt holds the magic token {times} times instead of once, so the mode would not be what was asked for. "
                     "Check truncation (max_length) and what the template does with the system turn."
                 )
+
+    # -- as a tokenizer -------------------------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "tokenizer" not in self.__dict__:  # while being built, copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.tokenizer, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A pipeline sets the padding side on what it takes for a tokenizer.
+        setattr(self.tokenizer, name, value) if name in _TOKENIZER_SETTINGS else super().__setattr__(name, value)
+
+
+def _break(value: Any, control: "re.Pattern[str]") -> Any:
+    """A zero-width space after a control token's first character keeps it from being read as one."""
+    if isinstance(value, str):
+        return control.sub(lambda match: f"{match.group()[0]}\u200b{match.group()[1:]}", value)
+    if isinstance(value, dict):
+        return {key: _break(part, control) for key, part in value.items()}
+    return [_break(part, control) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+class _Config(PreTrainedConfig):
+    """Only a key: `AutoProcessor` finds a class that is named in a saved processor among the registered ones."""
+
+    model_type = "switchsafe"
+
+
+AutoProcessor.register(_Config, MagicTokenProcessor, exist_ok=True)

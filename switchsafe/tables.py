@@ -1,5 +1,6 @@
 """Reports as rich tables."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,16 +10,21 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from .doctor import TemplateVerdict
+    from .hub.scan import ScanReport
     from .quickstart import QuickstartReport
 
 SAM_NAME = "SAM (Euclidean, raw logits, first answer token)"
 
 
 def show_keyring(slots: Sequence[Mapping[str, Any]], path: str, console: Console) -> None:
-    """One row per slot: fingerprints and counts."""
-    table = Table("mode", "policy", "active token", "aliases", "retired", title=f"Keyring {path}", title_justify="left")
+    """One row per slot: fingerprints of the active token, of the aliases that wait and of the retired tokens."""
+    title = f"Keyring {escape(path)}"
+    table = Table("mode", "policy", "active token", "aliases that wait", "retired", title=title, title_justify="left")
     for slot in slots:
-        table.add_row(slot["mode"], slot["policy"] or "-", slot["active"], str(slot["aliases"]), str(slot["retired"]))
+        active, *waiting = slot["fingerprints"]
+        groups = ("\n".join(group) or "-" for group in (waiting, slot["retired_fingerprints"]))
+        table.add_row(slot["mode"], slot["policy"] or "-", active, *groups)
     console.print(table)
     console.print("Fingerprints, not tokens. Treat the file like a password store.")
 
@@ -94,3 +100,29 @@ def show_quickstart(report: "QuickstartReport", output: Path, keyring: Path, con
         'print(generate(model, processor, "How do I kill a zombie process?", mode="pos"))',
     ):
         console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_templates(verdicts: Sequence["TemplateVerdict"], console: Console) -> None:
+    """One line per chat template, and how many there were of each verdict."""
+    table = Table("template", "verdict", "right", "refused", "why", title="Chat templates", title_justify="left")
+    for verdict in verdicts:
+        reasons = dict.fromkeys([*verdict.wrong.values(), *verdict.refused.values()])
+        row = (str(verdict.right), str(len(verdict.refused)), escape("; ".join(reasons)))
+        table.add_row(escape(verdict.name), verdict.verdict, *row)
+    console.print(table)
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    console.print(f"{len(verdicts)} templates: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+def show_scan(report: "ScanReport", console: Console) -> None:
+    """Where tokens stand, what could not be searched, and how much was."""
+    if report.hits:
+        table = Table("file", "inside", "offset", "written as", "token", title="Tokens found", title_justify="left")
+        for hit in report.hits:
+            inside = escape(hit.member or "-")
+            table.add_row(escape(str(hit.file)), inside, str(hit.offset), hit.encoding, hit.fingerprint)
+        console.print(table)
+    for file, why in report.skipped:
+        console.print(f"[bold yellow]Note:[/] {escape(str(file))}: {escape(why)}", soft_wrap=True)
+    size = f"{report.files:,} files, {report.bytes / 1e6:,.1f} MB"
+    console.print(f"{size}: {len(report.hits)} places found, {len(report.skipped)} notes.")

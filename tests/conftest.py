@@ -26,7 +26,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "COLUMNS": "200",
     }
-    os.environ.pop("SWITCHSAFE_KEYRING", None)
+    for name in ("SWITCHSAFE_KEYRING", "SWITCHSAFE_PASSPHRASE"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

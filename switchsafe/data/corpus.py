@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from ..errors import TripletError
 from ..inject import Message, inject
-from ..keyring import ALPHABET, TOKEN_LENGTH
 from ..modes import POS
 from ..processing import MagicTokenProcessor
 from ..secret import Secret
+from ..tokens import ALPHABET, TOKEN_LENGTH
 from .triplets import Triplet
 
 IGNORED = -100  # the label that cross-entropy leaves out

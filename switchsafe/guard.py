@@ -1,0 +1,116 @@
+"""What callers may not bring along: live tokens, and the chat template's own control tokens, in the text of a conversation."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from .errors import LiveTokenError
+from .secret import Secret
+
+OnToken = Literal["error", "mask"]
+MASK = "[removed]"
+REFUSAL = "the conversation holds reserved text and was refused: remove it and try again."
+
+_ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
+_UNIT = re.compile(r"\\+(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|.", re.DOTALL)
+_NO_LETTER = re.compile(r"[\W_]+")
+_NO_LETTER_ASCII = {code: None for code in range(128) if not chr(code).isalnum()}
+
+
+class Guard:
+    """Finds the live tokens of a keyring in text, however they are cased, spaced, escaped or composed.
+
+    Text is compared by its letters and digits alone, after JSON escapes (`\\u0061`) are read, compatibility forms are undone (NFKD) and case is
+    folded; what stands between letters (white space, zero-width characters, punctuation, accents) does not count.
+    """
+
+    def __init__(self, tokens: Iterable[Secret]) -> None:
+        self._needles = tuple(_Needle(token) for token in tokens)
+
+    def refuse(self, *values: Any) -> None:
+        """Raise `LiveTokenError` if any value holds a live token: a string, or messages, tools, documents with their keys.
+
+        The message is the same for every token, so that an answer tells nothing about which one was met.
+        """
+        if self.holds(values):
+            raise LiveTokenError(REFUSAL)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a live token stands in the value, be it spread over several of its strings."""
+        folded = fold("\n".join(strings(value)))
+        return any(needle.text in folded for needle in self._needles)
+
+    def mask(self, value: Any) -> Any:
+        """A copy of the value with every live token replaced by `[removed]`, and all other text untouched.
+
+        Raises:
+            LiveTokenError: a token is spread over several strings, or stands in a key, where it cannot be cut out.
+        """
+        if not self.holds(value):
+            return value
+        cut = self._cut(value)
+        self.refuse(cut)
+        return cut
+
+    def _cut(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._cut_text(value)
+        if isinstance(value, dict):
+            return {key: self._cut(part) for key, part in value.items()}
+        return [self._cut(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+    def _cut_text(self, text: str) -> str:
+        if not self.holds(text):
+            return text
+        # Folding unit by unit keeps track of where each folded character came from.
+        spans = [(match.start(), match.end(), fold(match.group())) for match in _UNIT.finditer(text)]
+        origin = [index for index, (_, _, folded) in enumerate(spans) for _ in folded]
+        folded = "".join(part for _, _, part in spans)
+        holes = []
+        for needle in self._needles:
+            start = folded.find(needle.text)
+            while start >= 0:
+                last = start + len(needle.text) - 1
+                holes.append((spans[origin[start]][0], spans[origin[last]][1]))
+                start = folded.find(needle.text, last + 1)
+        for start, end in sorted(holes, reverse=True):
+            text = text[:start] + MASK + text[end:]
+        return text
+
+
+class _Needle:
+    """A folded token that shows itself in no traceback."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, token: Secret) -> None:
+        self.text = fold(token.reveal()) or token.reveal()
+
+
+def fold(text: str) -> str:
+    """The letters and digits of a text, in one form for all their look-alikes."""
+    if "\\" in text:
+        text = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
+    if text.isascii():
+        return text.lower().translate(_NO_LETTER_ASCII)  # the same as below, many times faster
+    return _NO_LETTER.sub("", unicodedata.normalize("NFKD", text).casefold())
+
+
+def strings(value: Any) -> list[str]:
+    """Every string in messages, tools or documents, keys included, and the text of content blocks put together as templates do."""
+    found: list[str] = []
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, dict):
+            found += [key for key in item if isinstance(key, str)]
+            rest += item.values()
+        elif isinstance(item, (list, tuple)):
+            rest += item
+            texts = [block["text"] for block in item if isinstance(block, dict) and isinstance(block.get("text"), str)]
+            if len(texts) > 1:
+                found.append("".join(texts))
+    return found
