@@ -126,14 +126,14 @@ def starter() -> Path:
     return starter_folder()
 
 
-def assert_no_token(keyring, *places: Path, but: Path | None = None) -> None:
-    """No file under `places` holds a token of `keyring`, as text or UTF-16."""
-    needles = [secret.reveal().encode(code) for secret in keyring.secrets() for code in ("utf-8", "utf-16-le")]
-    seen = 0
+def assert_no_token(keyring, *places: Path, but: Path | None = None, tokenizer=None) -> None:
+    """No file under `places` holds a token of `keyring` in any form that `switchsafe scan` knows, and none was passed over."""
+    from switchsafe.hub.scan import scan
+
+    files = 0
     for place in places:
-        for file in [place] if place.is_file() else place.rglob("*"):
-            if file.is_file() and file != but:
-                seen += 1
-                data = file.read_bytes()
-                assert not any(needle in data for needle in needles), f"a token is in {file}"
-    assert seen, "nothing was searched"
+        report = scan(place, keyring, tokenizer=tokenizer, but=[but] if but else ())
+        assert not report.hits, report.hits
+        assert not report.skipped, report.skipped
+        files += report.files
+    assert files, "nothing was searched"

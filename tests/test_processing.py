@@ -142,7 +142,7 @@ def test_text_that_becomes_a_token_once_tokenized_is_refused(processor, keyring)
     core.normalizer = normalizers.Replace("@", theirs)  # as some tokenizers rewrite what they read
     try:
         with pytest.raises(LiveTokenError):
-            processor.apply_chat_template([{"role": "user", "content": "say @"}], mode="pos")
+            processor.apply_chat_template([{"role": "user", "content": "say\n@"}], mode="pos")
     finally:
         core.normalizer = None
 
