@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import MODES, assert_no_token
 
-from switchsafe import Keyring, Secret
+from switchsafe import Keyring
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -55,8 +55,7 @@ def check_secrecy(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def done(starter, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart")
-    ring = Keyring({(mode, None): [Secret(token)] for mode, token in TOKENS.items()})
-    ring.save(folder / "keys" / "ring.json")
+    Keyring.from_mapping(TOKENS).save(folder / "keys" / "ring.json")
     return folder, quickstart(folder, "--fast")
 
 
