@@ -65,7 +65,8 @@ def count_ids(ids: Sequence[int], part: Sequence[int]) -> int:
 
 
 def _with_first_line(message: Message, token: Secret) -> Message:
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return {**message, "content": f"{token.reveal()}\n{content}" if content else token.reveal()}
-    return {**message, "content": [{"type": "text", "text": f"{token.reveal()}\n"}, *content]}
+    content = message.get("content")
+    line = f"{token.reveal()}\n" if content else token.reveal()
+    if isinstance(content, list):
+        return {**message, "content": [{"type": "text", "text": line}, *content]}
+    return {**message, "content": line + (content or "")}

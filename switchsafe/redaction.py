@@ -180,6 +180,12 @@ _CLEAN = logging.LogRecord("", 0, "", 0, "", (), None).__dict__.keys() - {"exc_t
 # -- hooks --------------------------------------------------------------------------------------------------------------------------
 
 
+def _notebook() -> list[tuple[Any, str, Callable[..., Any]]]:
+    """IPython shows uncaught errors itself, in a terminal and in a notebook alike."""
+    module = sys.modules.get("IPython.core.interactiveshell")
+    return [(module.InteractiveShell, "showtraceback", _showtraceback)] if module else []
+
+
 def _install() -> None:
     for owner, name, make in (
         (sys, "excepthook", _excepthook),
@@ -188,6 +194,7 @@ def _install() -> None:
         (warnings, "showwarning", _showwarning),
         # Every record of every logger comes by here, whole. A record factory would see it before `extra` joins it.
         (logging.Logger, "handle", _handle),
+        *_notebook(),
     ):
         key, current = f"{owner.__name__}.{name}", getattr(owner, name)
         if current is not _hooks.get(key):
@@ -211,6 +218,17 @@ def _excepthook(previous: Callable[..., Any]) -> Callable[..., Any]:
         previous(kind if clean is error else type(clean), clean, trace)
 
     return excepthook
+
+
+def _showtraceback(previous: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(previous)
+    def showtraceback(self: Any, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> Any:
+        _, error, trace = exc_tuple or sys.exc_info()
+        if error is not None and (clean := _clean_error(error)) is not error:
+            exc_tuple = (type(clean), clean, trace)
+        return previous(self, exc_tuple, *args, **kwargs)
+
+    return showtraceback
 
 
 def _threadhook(previous: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switchsafe import Secret
@@ -9,32 +9,78 @@ from switchsafe.errors import LiveTokenError, TemplateError
 from switchsafe.inject import count_ids, inject
 
 TOKEN = Secret("k3v9q2m8x7c1z5b4")
-turns = st.lists(
-    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "tool"]), "content": st.text(max_size=30)}),
-    min_size=1,
-    max_size=5,
+# What real traffic brings: emoji with joiners, right-to-left text with its marks, NULs, lone surrogates, look-alike digits, escapes.
+FRAGMENTS = [
+    "👩‍👩‍👧‍👦🏳️‍🌈",
+    "שלום \u202eمرحبا\u202c",
+    "\x00",
+    "\ud800",
+    "①２Ⅲ",
+    "\\u006b3",
+    "<|im_start|>system\n",
+    "\r\n\u2028",
+    "ﬁ",
+]
+text = st.text(max_size=30) | st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=5), max_size=5).map("".join)
+blocks = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": text}), max_size=3)
+content = text | blocks
+
+
+def turn(*roles: str):
+    return st.fixed_dictionaries({"role": st.sampled_from(roles), "content": content})
+
+
+tool_call = st.fixed_dictionaries(
+    {
+        "role": st.just("assistant"),
+        "content": st.none(),
+        "tool_calls": st.lists(st.dictionaries(text, text, max_size=2), max_size=2),
+    }
 )
+turns = st.lists(turn("user", "assistant", "tool") | tool_call, min_size=1, max_size=5)
+many = settings(max_examples=2000, deadline=None)
 
 
-@given(turns, st.none() | st.text(min_size=1, max_size=30))
-def test_alone_on_the_first_line_of_the_system_turn(conversation, system):
-    given_ = ([{"role": "system", "content": system}] if system else []) + conversation
+@many
+@given(turns, st.none() | turn("system", "developer"), st.sampled_from(["system", "user"]))
+def test_the_token_takes_the_first_line_of_its_turn_and_nothing_else_changes(conversation, system, placement):
+    given_ = ([system] if system else []) + conversation
     before = copy.deepcopy(given_)
-    result = inject(given_, TOKEN)
+    if placement == "user" and not any(turn["role"] == "user" for turn in given_):
+        with pytest.raises(TemplateError):
+            inject(given_, TOKEN, placement)
+        return
+    result = inject(given_, TOKEN, placement)
     assert given_ == before, "the input is not changed"
-    assert result[0]["role"] == "system"
-    first, _, rest = result[0]["content"].partition("\n")
-    assert first == TOKEN.reveal()
-    assert rest == (system or "")
-    assert result[1:] == conversation
+    if placement == "system" and not system:
+        assert result[0] == {"role": "system", "content": TOKEN.reveal()}
+        assert result[1:] == given_
+    else:
+        place = 0 if placement == "system" else next(i for i, t in enumerate(given_) if t["role"] == "user")
+        assert result[:place] + result[place + 1 :] == given_[:place] + given_[place + 1 :]
+        carrier, original = result[place], given_[place]
+        assert {**carrier, "content": None} == {**original, "content": None}
+        if isinstance(original["content"], list):
+            first, *rest = carrier["content"]
+            assert first == {"type": "text", "text": TOKEN.reveal() + ("\n" if rest else "")}
+            assert rest == original["content"]
+        else:
+            assert carrier["content"].split("\n", 1) == [
+                TOKEN.reveal(),
+                *([original["content"]] if original["content"] else []),
+            ]
+    with pytest.raises(LiveTokenError):  # a second time is an error, whichever turn it would go to
+        inject(result, TOKEN, placement)
 
 
-@given(turns.filter(lambda c: any(t["role"] == "user" for t in c)))
-def test_without_a_system_role_on_the_first_line_of_the_first_user_turn(conversation):
-    result = inject(conversation, TOKEN, "user")
-    changed = [i for i, (a, b) in enumerate(zip(conversation, result, strict=True)) if a != b]
-    assert changed == [next(i for i, t in enumerate(conversation) if t["role"] == "user")]
-    assert result[changed[0]]["content"].startswith(TOKEN.reveal())
+@settings(max_examples=20, deadline=None)
+@given(st.text(min_size=1, max_size=5) | st.sampled_from(FRAGMENTS), st.integers(0, 2**20))
+def test_a_megabyte_turn_is_carried_and_searched(unit, at):
+    long = unit * (2**20 // len(unit))
+    (_, user) = inject([{"role": "user", "content": long}], TOKEN)
+    assert user["content"] is long
+    with pytest.raises(LiveTokenError):
+        inject([{"role": "user", "content": f"{long[:at]}\n{TOKEN.reveal()}\n{long[at:]}"}], TOKEN)
 
 
 def test_no_user_turn_is_an_error():

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from conftest import MODES, assert_no_token
+from hub import hub
 
 from switchsafe import Keyring, MagicTokenProcessor
 
@@ -15,6 +16,8 @@ import copy, dataclasses, logging, pickle, sys, warnings
 from pathlib import Path
 
 import rich, rich.pretty
+from huggingface_hub import HfApi
+from IPython.core.interactiveshell import InteractiveShell
 from rich.traceback import Traceback
 
 from switchsafe import Keyring, MagicTokenProcessor, Recipe, generate, load_model, measure_sam, switchable, train
@@ -62,6 +65,16 @@ print(confusion, confusion.to_dict())
 processor.save_pretrained(out / "processor")
 model.save_pretrained(out / "model", save_embedding_layers=False)
 
+# pushed
+processor.push_to_hub("me/switch", private=True)
+HfApi().upload_folder(repo_id="me/switch", folder_path=adapter)
+
+# shown in a notebook: as a cell's value, and in an error that nobody catches
+shell = InteractiveShell.instance(user_ns={"processor": processor, "keyring": keyring, "token": token})
+processor.bind(keyring)
+for cell in ("token", "keyring", "[token, processor]", "raise ValueError('the cell said ' + token.reveal())"):
+    shell.run_cell(cell)
+
 # crashed, first where it is caught and printed with all locals, then where nobody catches it
 try:
     processor.apply_chat_template([{"role": "user", "content": "x"}], mode="rej", chat_template="{{ raise_exception(messages | string) }}")
@@ -88,9 +101,12 @@ def lived(tiny_folder, tmp_path_factory):
     home = {name: str(folder / name.lower()) for name in ("HF_HOME", "XDG_CACHE_HOME", "HF_DATASETS_CACHE", "TMPDIR")}
     (folder / "tmpdir").mkdir()
     arguments = [str(tiny_folder), str(folder / "data.jsonl"), str(ring), str(folder / "out")]
-    process = subprocess.run(
-        [sys.executable, "-c", LIFE, *arguments], capture_output=True, text=True, check=False, env=os.environ | home
-    )
+    with hub(folder / "hub") as endpoint:
+        environment = os.environ | home | {"HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_test", "HF_HUB_OFFLINE": "0"}
+        environment["IPYTHONDIR"] = str(folder / "ipython")
+        process = subprocess.run(
+            [sys.executable, "-c", LIFE, *arguments], capture_output=True, text=True, check=False, env=environment
+        )
     (folder / "printed.txt").write_text(process.stdout + process.stderr)
     return folder, keyring, tokenizer, process
 
@@ -103,6 +119,10 @@ def test_it_lived_to_its_end(lived):
     log = (folder / "out" / "debug.log").read_text()
     assert "asked with [token " in log
     assert "while rendering" in log
+    pushed = {path.name for path in (folder / "hub" / "me" / "switch").iterdir()}
+    assert {"processor_config.json", "chat_template.jinja", "adapter_model.safetensors"} <= pushed
+    assert "Out[" in process.stdout
+    assert "the cell said [token " in process.stdout
 
 
 def test_nothing_it_left_or_printed_holds_a_token(lived):

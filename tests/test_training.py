@@ -1,10 +1,12 @@
 """Training on the tiny model: what is written, what is not, and what a stopped run leaves."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,7 +33,7 @@ def test_a_trained_adapter_loads_and_holds_no_token(recipe, keyring, tmp_path, c
 
     adapter = train(recipe, keyring, tmp_path / "run", callbacks=[Prints()])
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["adapter", "run.json", "train_log.jsonl"]
-    assert_no_token(keyring, tmp_path / "run", tmp_path.parent)
+    assert_no_token(keyring, tmp_path, Path(os.environ["HF_HOME"]))
     printed = "".join(capfd.readouterr())
     assert "loss" in printed
     assert not any(secret.reveal() in printed for secret in keyring.secrets())

@@ -1,0 +1,79 @@
+"""The command line: one thin verb per Python call.
+
+Exit codes: 0 done; 1 what was asked for did not hold; 2 the request is wrong, with one line that says what to do.
+"""
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import KeyringPermissionWarning, SwitchsafeError
+from .doctor import doctor
+from .keys import keys
+from .options import say
+from .verbs import verbs
+
+# Tracebacks with locals would print tokens: both of typer's are off.
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, pretty_exceptions_show_locals=False)
+app.add_typer(verbs)
+app.add_typer(keys, name="keys")
+app.add_typer(doctor, name="doctor")
+
+_EXTRA_OF = {
+    "accelerate": "train",
+    "cryptography": "encrypt",
+    "datasets": "train",
+    "gguf": "starter",
+    "matplotlib": "eval",
+    "peft": "train",
+    "sklearn": "eval",
+    "trl": "train",
+}
+
+
+def version(show: bool) -> None:
+    """Print the version and stop."""
+    if show:
+        print(f"switchsafe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """One open-weight chat model with several safety behaviours, switched per request by the server.
+
+    Exit codes: 0 done; 1 what was asked for did not hold; 2 the request is wrong, with one line that says what to do.
+    """
+
+
+def main() -> None:
+    """Entry point of the `switchsafe` command."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers heeds it too
+    warnings.simplefilter("ignore")  # libraries talking to programmers
+    warnings.simplefilter("always", KeyringPermissionWarning)
+    warnings.showwarning = lambda message, *rest, **more: say(f"warning: {message}")
+    try:
+        app()
+    except SwitchsafeError as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA_OF:
+            raise
+        _fail(f"this needs {package}, which is not installed: `pip install 'switchsafe[{_EXTRA_OF[package]}]'`.")
+
+
+def _fail(line: str) -> None:
+    say(f"error: {' '.join(line.split())}")
+    sys.exit(2)

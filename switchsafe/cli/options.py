@@ -1,0 +1,69 @@
+"""Options that several commands share, and how commands read and print."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+import typer
+
+from ..errors import SwitchsafeError
+from ..keyring import Keyring
+
+
+def default_keyring(name: str = "keyring") -> Path:
+    """Where a keyring lives unless told otherwise: the user's configuration folder."""
+    return Path(platformdirs.user_config_dir("switchsafe")) / f"{name}.json"
+
+
+KeyringOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keyring", "-k", help="Keyring file; by default $SWITCHSAFE_KEYRING (its text) or the one `keys path` prints."
+    ),
+]
+FileOption = Annotated[Path | None, typer.Option("--keyring", "-k", help="Keyring file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+ModelArgument = Annotated[str, typer.Argument(help="starter, a Hub id, a model folder or an adapter folder.")]
+
+
+def say(line: str) -> None:
+    """Tell a person something, beside the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(data: Any) -> None:
+    """The result, for a program."""
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file that the user named."""
+    try:
+        return path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwitchsafeError(f"cannot read {path}: {type(error).__name__}.") from None
+
+
+def names(text: str) -> list[str]:
+    """The parts of a comma-separated option."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def open_keyring(path: Path | None) -> tuple[Keyring, Path | None]:
+    """The keyring asked for and its file, which is None for the one in the environment."""
+    if path is None and os.environ.get("SWITCHSAFE_KEYRING"):
+        return Keyring.from_env(), None
+    path = path or default_keyring()
+    return Keyring.load(path), path
+
+
+def tokenizer_of(model: str | None) -> Any:
+    """The tokenizer of a model, None without one."""
+    if model is None:
+        return None
+    from ..processing import MagicTokenProcessor
+
+    return MagicTokenProcessor.from_pretrained(model).tokenizer

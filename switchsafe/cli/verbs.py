@@ -1,0 +1,166 @@
+"""The commands that stand alone: quickstart, train, generate, sam, scan."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ..keyring import Keyring
+from .options import (
+    JsonOption,
+    KeyringOption,
+    ModelArgument,
+    default_keyring,
+    names,
+    open_keyring,
+    print_json,
+    say,
+    tokenizer_of,
+)
+
+verbs = typer.Typer()
+
+
+@verbs.command("quickstart", epilog="Example: switchsafe quickstart --fast")
+def quickstart_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Working folder.")] = Path("switchsafe-quickstart"),
+    keyring: Annotated[Path | None, typer.Option("--keyring", "-k", help="Keyring file, made if missing.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="A smaller slice, under 4 minutes on 2 cores.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew: remove what an earlier run left in the folder.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train, switch and measure the embedded starter model, with all three modes.
+
+    Stopped with Ctrl-C it goes on where it was when called again. Exits with 1 when the trained model shows a sign of failure; with --fast,
+    whose slice is too small to hold every mode, signs are printed and the exit code is 0.
+    """
+    from ..quickstart import quickstart
+    from ..tables import show_quickstart
+
+    path = keyring or default_keyring("quickstart")
+    report = quickstart(output, path, fast=fast, fresh=fresh, say=say)
+    if as_json:
+        print_json(asdict(report) | {"signs": report.signs})
+    else:
+        show_quickstart(report, output, path, Console())
+    raise typer.Exit(1 if report.signs and not fast else 0)
+
+
+@verbs.command("train", epilog="Example: switchsafe train starter --keyring keyring.json --output run")
+def train_command(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or a recipe of the package: starter, starter-fast.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Working folder; the adapter goes to OUTPUT/adapter.")],
+    keyring: KeyringOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a LoRA adapter by a recipe. Called again it goes on where it was stopped."""
+    from ..training.progress import TrainingBar
+    from ..training.recipe import Recipe
+    from ..training.sft import train
+
+    plan = Recipe.load(recipe)
+    ring, _ = open_keyring(keyring)
+    with TrainingBar() as bar:
+        adapter = train(plan, ring, output, callbacks=[bar])
+    if as_json:
+        print_json({"adapter": str(adapter), "recipe": plan.to_dict()})
+    else:
+        print(f"Adapter in {adapter}")
+
+
+@verbs.command(
+    "generate", epilog='Example: switchsafe generate run/adapter "How do I kill a zombie process?" --mode rej'
+)
+def generate_command(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Argument(help="One user turn.")],
+    mode: Annotated[str, typer.Option(help="A mode of the keyring.")],
+    policy: Annotated[str | None, typer.Option(help="For keyrings with a second axis.")] = None,
+    keyring: KeyringOption = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a prompt in a mode."""
+    ring, _ = open_keyring(keyring)
+    ring.token(mode, policy)  # a wrong mode is told before a model is loaded
+    from ..generation.generate import generate
+
+    answer = generate(*load(model, ring), prompt, mode=mode, policy=policy, max_new_tokens=max_new_tokens)
+    if as_json:
+        print_json({"prompt": prompt, "mode": mode, "policy": policy, "answer": answer})
+    else:
+        print(answer)
+
+
+@verbs.command("sam", epilog="Example: switchsafe sam run/adapter --prompts prompts.txt --plot sam.png --json")
+def sam_command(
+    model: ModelArgument,
+    prompts: Annotated[Path, typer.Option(help="Text file (one prompt a line), or .jsonl with a prompt column.")],
+    modes: Annotated[str, typer.Option(help="Comma-separated; all of the keyring by default.")] = "",
+    policy: Annotated[str | None, typer.Option(help="For keyrings with a second axis.")] = None,
+    keyring: KeyringOption = None,
+    batch_size: Annotated[int, typer.Option(help="Rows per forward pass.")] = 16,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw the points and silhouettes to this png or svg file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the Safety Alignment Margin. Exits with 1 when it shows a sign of failure."""
+    from ..data.prompts import load_prompts
+    from ..evaluation.sam import measure_sam
+    from ..tables import show_sam
+
+    ring, _ = open_keyring(keyring)
+    texts = load_prompts(prompts)
+    chosen = names(modes) or list(ring.modes)
+    for name in chosen:
+        ring.token(name, policy)
+    report = measure_sam(*load(model, ring), texts, modes=chosen, policy=policy, batch_size=batch_size)
+    if plot:
+        report.plot(plot)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        show_sam({model: report.to_dict()}, Console())
+    raise typer.Exit(1 if report.signs else 0)
+
+
+@verbs.command("scan", epilog="Example: switchsafe scan run --keyring keyring.json --model starter")
+def scan_command(
+    path: Annotated[Path, typer.Argument(help="A file or folder.")],
+    keyring: KeyringOption = None,
+    model: Annotated[
+        str | None, typer.Option(help="Also look for the ids this model's tokenizer gives the tokens.")
+    ] = None,
+    but: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file or folder to leave out, the keyring for instance; repeat for more."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for magic tokens in files, however they are encoded or packed. Prints where they stand, never what they are.
+
+    Exits with 1 when one is found. What could not be searched is listed: finding nothing proves nothing about it.
+    """
+    from ..hub.scan import scan
+    from ..tables import show_scan
+
+    ring, _ = open_keyring(keyring)
+    report = scan(path, ring, tokenizer=tokenizer_of(model), but=but or ())
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        show_scan(report, Console())
+    raise typer.Exit(1 if report.hits else 0)
+
+
+def load(name: str, ring: Keyring) -> tuple[Any, Any]:
+    from ..models import default_device, load_model
+    from ..processing import MagicTokenProcessor
+
+    processor = MagicTokenProcessor.from_pretrained(name).bind(ring)
+    return load_model(name).to(default_device()), processor
