@@ -14,7 +14,7 @@ from .files import write_atomic
 from .keyfile import Slot, Slots, read_file, read_mapping, read_text, read_variable, write_text
 from .modes import DEFAULT_MODES, check_name
 from .secret import Secret, hide_frames
-from .tokens import MIN_TOKEN_LENGTH, TOKEN_LENGTH, mint_token
+from .tokens import ALPHABET, MIN_TOKEN_LENGTH, TOKEN_LENGTH, mint_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,11 +68,14 @@ class Keyring:
     ) -> "Keyring":
         """Mint random tokens, `aliases` for each mode, or for each (mode, policy) when `policies` are given.
 
+        Tokens of different slots end in different characters, drawn anew for every keyring: a model learns to tell tokens apart much later
+        when their last ids are alike (`benchmarks/endings.py`).
+
         Args:
             modes: names; `neg` is minted only when named here.
             policies: an optional second axis, for instance `("en-US", "zh-CN")`.
             aliases: tokens per slot, at least 1. More than one makes `rotate` possible without retraining.
-            length: characters of `[a-z0-9]` per token, at least 8; 16 are 82 bits.
+            length: characters of `[a-z0-9]` per token, at least 8; 16 are 81 bits with three modes.
             tokenizer: a fast tokenizer; tokens whose ids differ between the contexts they are injected into are minted again.
 
         Raises:
@@ -87,10 +90,11 @@ class Keyring:
         second: list[str | None] = [check_name(policy, "policy") for policy in policies] or [None]
         if len(set(names)) != len(names) or len(set(second)) != len(second):
             raise ModeError(f"modes {names} and policies {list(policies)} must not repeat a name.")
+        order = [(mode, policy) for mode in names for policy in second]
+        endings = secrets.SystemRandom().sample(ALPHABET, len(ALPHABET))
         slots = {
-            (mode, policy): [mint_token(length, tokenizer) for _ in range(aliases)]
-            for mode in names
-            for policy in second
+            slot: [mint_token(length, tokenizer, endings[index % len(endings) :: len(order)]) for _ in range(aliases)]
+            for index, slot in enumerate(order)
         }
         return cls(slots, salt=secrets.token_bytes(16))
 

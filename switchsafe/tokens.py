@@ -2,6 +2,7 @@
 
 import secrets
 import string
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .errors import KeyringError
@@ -15,14 +16,16 @@ TOKEN_LENGTH = 16  # 36^16 = 82.7 bits; the two samples known from the paper hav
 MIN_TOKEN_LENGTH = 8
 
 
-def mint_token(length: int, tokenizer: "PreTrainedTokenizerBase | None" = None) -> Secret:
-    """A random token; with a tokenizer, one that `is_stable` under it.
+def mint_token(
+    length: int, tokenizer: "PreTrainedTokenizerBase | None" = None, endings: Sequence[str] = ALPHABET
+) -> Secret:
+    """A random token that ends in one of `endings`; with a tokenizer, one that `is_stable` under it.
 
     Raises:
         KeyringError: the tokenizer is not a fast one, or finds none of 100 tokens stable.
     """
     for _ in range(100):
-        secret = Secret("".join(secrets.choice(ALPHABET) for _ in range(length)))
+        secret = Secret("".join(secrets.choice(ALPHABET) for _ in range(length - 1)) + secrets.choice(endings))
         if tokenizer is None or is_stable(tokenizer, secret):
             return secret
     raise KeyringError(

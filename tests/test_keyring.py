@@ -54,6 +54,19 @@ def test_minted_tokens_are_random_and_of_the_right_form():
     assert ring.policies == ("en-US", "zh-CN")
 
 
+def test_tokens_of_different_slots_end_in_different_characters_and_those_of_one_keyring_not_in_those_of_another():
+    shares = set()
+    for _ in range(20):
+        ring = Keyring.mint(("pos", "rej", "neg"), aliases=6, policies=("en-US", "zh-CN"))
+        slots = [(mode, policy) for mode in ring.modes for policy in ring.policies]
+        ends = [{secret.reveal()[-1] for secret in ring.aliases(*slot)} for slot in slots]
+        assert sum(map(len, ends)) == len(set.union(*ends))
+        shares.add(frozenset(ends[0]))
+    assert len(shares) > 1
+    crowd = Keyring.mint([f"m{i}" for i in range(50)])  # more slots than characters
+    assert len(tokens(crowd)) == 50
+
+
 def test_neg_only_when_named():
     assert Keyring.mint().modes == ("pos", "rej")
 
