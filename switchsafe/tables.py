@@ -39,7 +39,7 @@ def show_sam(reports: Mapping[str, Mapping[str, Any]], console: Console) -> None
 
     row("SAM", [f"{r['value']:.3f}" for r in reports.values()])
     row("95 % interval over prompts", ["{:.3f} to {:.3f}".format(*r["interval"]) for r in reports.values()])
-    row("shuffled modes, mean and 95 % quantile", ["{:.3f}, {:.3f}".format(*r["null"]) for r in reports.values()])
+    row("modes shuffled, 95 % interval", ["{:.3f} to {:.3f}".format(*r["null"]) for r in reports.values()])
     for pair in first["pairwise"]:
         row(
             f"pair {pair}",
@@ -49,6 +49,9 @@ def show_sam(reports: Mapping[str, Mapping[str, Any]], console: Console) -> None
         row(f"points of {mode}", [f"{r['per_mode'][mode]:.3f}" for r in reports.values()])
     for name in first["variants"]:
         row(f"variant {name}", [f"{r['variants'][name]:.3f}" for r in reports.values()])
+    for index, at in enumerate(first["by_depth"][1:], 1):
+        values = [report["by_depth"][index]["value"] for report in reports.values()]
+        row(f"answer token {at['token']}", ["-" if value is None else f"{value:.3f}" for value in values])
     row("prompts", [str(r["prompts"]) for r in reports.values()])
     console.print(table)
     for title, report in reports.items():

@@ -4,49 +4,83 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..files import write_atomic
+from ..modes import NEG, POS, REJ
 
 if TYPE_CHECKING:
     from .sam import SamReport
 
+SHOWN = 3000  # points in a scatter
+
 
 def plot_sam(reports: "Mapping[str, SamReport]", path: str | os.PathLike) -> Path:
-    """Draw reports side by side: above the points on their two principal axes, below the silhouettes by mode.
+    """Draw reports side by side: the points on their two principal axes, the silhouettes by mode, and SAM by depth where it was measured.
 
     Args:
         reports: by title, for instance `{"before": ..., "after": ...}`.
         path: a png or svg file, replaced atomically.
     """
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-    from sklearn.decomposition import PCA
-
     path = Path(path)
-    figure = Figure(figsize=(5 * len(reports), 7.5), layout="constrained")
-    axes = figure.subplots(2, len(reports), squeeze=False)
-    for column, (title, report) in enumerate(reports.items()):
-        above, below = axes[:, column]
-        plane = PCA(n_components=2, random_state=0).fit_transform(report.points)
-        labels = np.array(report.labels)
-        start = 0
-        for index, mode in enumerate(report.per_mode):
-            colour = f"C{index}"
-            mine = labels == mode
-            above.scatter(*plane[mine].T, s=14, color=colour, label=mode)
-            values = np.sort(report.silhouettes[mine])
-            below.barh(np.arange(start, start + len(values)), values, height=1.0, color=colour)
-            below.text(-0.02, start + len(values) / 2, mode, ha="right", va="center")
-            start += len(values) + 3
-        below.axvline(report.value, color="black", linewidth=1)
-        below.set_yticks([])
-        below.set_xlabel("silhouette")
-        above.set_title(f"{title}  SAM {report.value:.3f}  (N={report.prompts} x {len(report.per_mode)})".strip())
-        above.set_xlabel("first principal axis of the logits")
-        above.set_ylabel("second")
-        above.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=120)
+    draw_sam(reports).savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=120)
     return write_atomic(path, buffer.getvalue())
+
+
+def draw_sam(reports: "Mapping[str, SamReport]") -> Any:
+    """The `matplotlib.figure.Figure` behind `plot_sam`."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    deep = any(len(report.by_depth) > 1 for report in reports.values())
+    rows = 3 if deep else 2
+    figure = Figure(figsize=(5 * len(reports), 3.75 * rows), layout="constrained")
+    axes = figure.subplots(rows, len(reports), squeeze=False)
+    for column, (title, report) in enumerate(reports.items()):
+        _scatter(axes[0, column], report)
+        _silhouettes(axes[1, column], report)
+        count = f"(N={report.prompts} x {len(report.per_mode)})"
+        axes[0, column].set_title(f"{title}  SAM {report.value:.3f}  {count}".strip())
+        if deep:
+            _depth(axes[2, column], report)
+    return figure
+
+
+def mode_colour(mode: str, index: int) -> str:
+    """The colour of a mode in every picture; modes of the user's own get the next of matplotlib's."""
+    return {POS: "C0", REJ: "C1", NEG: "C3"}.get(mode, f"C{4 + index}")
+
+
+def _scatter(axes: Any, report: "SamReport") -> None:
+    every = -(-report.gram.rows // SHOWN)  # whole prompts, evenly spaced
+    group = len(report.per_mode)
+    rows = np.arange(report.gram.rows).reshape(-1, group)[::every].ravel()
+    gram = report.gram if every == 1 else report.gram.subset(rows)
+    plane, labels = gram.plane(), np.array(report.labels)[rows]
+    for index, mode in enumerate(report.per_mode):
+        axes.scatter(*plane[labels == mode].T, s=14, color=mode_colour(mode, index), label=mode)
+    axes.set_xlabel("first principal axis of the logits")
+    axes.set_ylabel("second")
+    axes.legend()
+
+
+def _silhouettes(axes: Any, report: "SamReport") -> None:
+    start, labels = 0, np.array(report.labels)
+    for index, mode in enumerate(report.per_mode):
+        values = np.sort(report.silhouettes[labels == mode])
+        axes.fill_betweenx(start + np.arange(len(values)), values, color=mode_colour(mode, index), step="mid")
+        axes.text(-0.02, start + len(values) / 2, mode, ha="right", va="center")
+        start += len(values) + max(3, len(values) // 20)
+    axes.axvline(report.value, color="black", linewidth=1)
+    axes.set_yticks([])
+    axes.set_xlabel("silhouette")
+
+
+def _depth(axes: Any, report: "SamReport") -> None:
+    seen = [at for at in report.by_depth if at["value"] is not None]
+    axes.plot([at["token"] for at in seen], [at["value"] for at in seen], marker="o", color="black")
+    axes.axhline(0, color="grey", linewidth=1)
+    axes.set_xlabel("answer token")
+    axes.set_ylabel("SAM")

@@ -1,0 +1,71 @@
+"""Finding the unembedding of a model, and listening to what it gets."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MetricError
+from ..metrics.unembedding import Unembedding
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class Head:
+    """Listens to what the unembedding of a model gets, and knows how to do its work if that can be known."""
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        self._module = model.get_output_embeddings()
+        self._captured: Any = None
+        self._checked = False
+        self.unembedding: Unembedding | None = None
+        self.why_not = ""
+        if self._module is None:
+            raise MetricError(
+                f"{type(model).__name__} names no output embeddings, so its hidden states cannot be found: not a causal language model?"
+            )
+        self._find(model)
+
+    def _find(self, model: "PreTrainedModel") -> None:
+        import torch
+
+        module, config = self._module, model.config.get_text_config()
+        weight = getattr(module, "weight", None)
+        if weight is None or type(module) is not torch.nn.Linear or not weight.is_floating_point() or weight.is_meta:
+            self.why_not = f"the head is a {type(module).__name__}, no plain linear layer in memory"
+            return
+        cap = getattr(config, "final_logit_softcapping", None)
+        scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        shape = None
+        if cap:
+            shape = lambda logits: cap * torch.tanh(scale * logits / cap)  # noqa: E731
+        elif scale != 1:
+            shape = lambda logits: scale * logits  # noqa: E731
+        self.unembedding = Unembedding(weight, module.bias, shape)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Capture the head's input."""
+
+        def capture(module: Any, args: tuple[Any, ...]) -> None:
+            self._captured = args[0]
+
+        handle = self._module.register_forward_pre_hook(capture)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def take(self, logits: "torch.Tensor") -> "torch.Tensor":
+        """The last position's hidden states, shape (rows, d). The first time, see whether they give the model's own logits."""
+        import torch
+
+        hidden = self._captured[:, -1]
+        if self.unembedding and not self._checked:
+            expected = logits.float()
+            error = (self.unembedding.logits(hidden).to(expected.device) - expected).abs().max()
+            if not error <= max(4 * torch.finfo(logits.dtype).eps, 1e-4) * expected.abs().max():
+                self.unembedding, self.why_not = None, "the model does more to its logits than its configuration says"
+        self._checked = True
+        return hidden
