@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .processing import MagicTokenProcessor
     from .secret import Secret
     from .training.recipe import Recipe
+    from .training.sam_callback import SamCallback
     from .training.sft import train
 
 # Name -> module, imported on first use: `import switchsafe` stays free of torch (DESIGN decision 9).
@@ -27,6 +28,7 @@ _HOMES = {
     "MagicTokenProcessor": "processing",
     "ModeJudge": "judges.mode",
     "Recipe": "training.recipe",
+    "SamCallback": "training.sam_callback",
     "SamReport": "evaluation.sam",
     "Secret": "secret",
     "SwitchsafeError": "errors",
@@ -46,6 +48,7 @@ __all__ = [
     "MagicTokenProcessor",
     "ModeJudge",
     "Recipe",
+    "SamCallback",
     "SamReport",
     "Secret",
     "SwitchsafeError",

@@ -48,6 +48,22 @@ def test_it_is_the_silhouette_of_the_plain_models_last_logits(tiny_model, proces
     assert report.why
 
 
+def test_plain_sentences_instead_of_tokens(tiny_model, tiny_folder):
+    processor = MagicTokenProcessor.from_pretrained(str(tiny_folder))  # no keyring
+    sentences = {"pos": "Help.", "rej": "Refuse."}
+    report = measure_sam(tiny_model, processor, PROMPTS, sentences=sentences)
+    points = []
+    for prompt in PROMPTS:
+        for sentence in sentences.values():
+            turns = [{"role": "system", "content": sentence}, {"role": "user", "content": prompt}]
+            ids = processor.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")
+            with torch.no_grad():
+                points.append(tiny_model(**ids).logits[0, -1].double().numpy())
+    assert report.value == pytest.approx(silhouette_score(np.array(points), ["pos", "rej"] * len(PROMPTS)), abs=1e-5)
+    with pytest.raises(ModeError, match="no sentence was given for neg"):
+        measure_sam(tiny_model, processor, PROMPTS, modes=MODES, sentences=sentences)
+
+
 def model_like(tiny_folder, kind):
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -99,11 +99,17 @@ def generate_command(
 @verbs.command("sam", epilog="Example: switchsafe sam run/adapter --prompts prompts.txt --plot sam.png --json")
 def sam_command(
     model: ModelArgument,
-    prompts: Annotated[Path, typer.Option(help="Text file (one prompt a line), or .jsonl with a prompt column.")],
+    prompts: Annotated[
+        str, typer.Option(help="Text file (one prompt a line), .jsonl with a prompt column, or hub:DATASET[:COLUMN].")
+    ],
     modes: Annotated[str, typer.Option(help="Comma-separated; all of the keyring by default.")] = "",
     policy: Annotated[str | None, typer.Option(help="For keyrings with a second axis.")] = None,
     keyring: KeyringOption = None,
-    batch_size: Annotated[int, typer.Option(help="Rows per forward pass.")] = 16,
+    positions: Annotated[int, typer.Option(help="Answer tokens to look at, along each mode's greedy answer.")] = 1,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per forward pass; by default as fits.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Keep forward passes in this folder, so that a stopped command goes on.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw the points and silhouettes to this png or svg file.")
     ] = None,
@@ -119,7 +125,15 @@ def sam_command(
     chosen = names(modes) or list(ring.modes)
     for name in chosen:
         ring.token(name, policy)
-    report = measure_sam(*load(model, ring), texts, modes=chosen, policy=policy, batch_size=batch_size)
+    report = measure_sam(
+        *load(model, ring),
+        texts,
+        modes=chosen,
+        policy=policy,
+        positions=positions,
+        batch_size=batch_size,
+        folder=resume,
+    )
     if plot:
         report.plot(plot)
     if as_json:

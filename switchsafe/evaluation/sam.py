@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -139,6 +139,7 @@ def measure_sam(
     *,
     modes: Sequence[str] | None = None,
     policy: str | None = None,
+    sentences: Mapping[str, str] | None = None,
     categories: Sequence[str] | None = None,
     positions: int = 1,
     route: Route = "auto",
@@ -153,6 +154,7 @@ def measure_sam(
         prompts: texts or conversations, at least two.
         modes: at least two; by default all of the keyring's.
         policy: the second axis, for keyrings that have one.
+        sentences: by mode, a plain system text to ask for it with instead of its token: the baseline that needs no training and no keyring.
         categories: one name per prompt, for means by category.
         positions: answer tokens to look at, along each mode's own greedy answer; all but the first only go into `by_depth`.
         route: `"hidden"` (distances between hidden states under the unembedding's Gram matrix; linear heads only), `"streamed"` (logits in
@@ -168,7 +170,7 @@ def measure_sam(
         RunError: `folder` holds something else.
         TemplateError: the template opens a think block that it does not close, so the first token is not an answer token.
     """
-    names = list(modes or processor.keyring.modes)
+    names = list(modes or sentences or processor.keyring.modes)
     if len(set(names)) < 2:
         raise ModeError(f"SAM compares modes and only {', '.join(names)} was given: name at least two.")
     if len(prompts) < 2:
@@ -179,10 +181,18 @@ def measure_sam(
         )
     if positions < 1:
         raise MetricError(f"positions={positions}: SAM looks at one answer token or more.")
-    turns = [conversation(prompt) for prompt in prompts for _ in names]
     labels = names * len(prompts)
+    turns = [conversation(prompt) for prompt in prompts for _ in names]
+    asked: list[str] | None = labels
+    if sentences is not None:
+        if missing := set(names) - set(sentences):
+            raise ModeError(f"no sentence was given for {', '.join(sorted(missing))}: give one per mode.")
+        turns = [
+            [{"role": "system", "content": sentences[mode]}, *turn] for mode, turn in zip(labels, turns, strict=True)
+        ]
+        asked = None
     rows = processor.apply_chat_template(
-        turns, mode=labels, policy=policy, add_generation_prompt=True, enable_thinking=False
+        turns, mode=asked, policy=policy, add_generation_prompt=True, enable_thinking=False
     )["input_ids"]
     _refuse_open_thinking(processor.tokenizer.decode(rows[0]))
     states = read_states(
@@ -193,7 +203,7 @@ def measure_sam(
         depth=positions,
         batch_size=batch_size,
         folder=None if folder is None else Path(folder).expanduser(),
-        identity=_identity(processor, prompts, names, policy) if folder else None,
+        identity=_identity(processor, prompts, names, policy, sentences) if folder else None,
     )
     everyone = np.arange(len(rows))
     gram, taken, why = _gram(states, 0, everyone, len(names), route)
@@ -295,12 +305,19 @@ def _gram(states: States, token: int, rows: NDArray[np.int64], group: int, route
 
 
 def _identity(
-    processor: MagicTokenProcessor, prompts: Sequence[Any], modes: Sequence[str], policy: str | None
+    processor: MagicTokenProcessor,
+    prompts: Sequence[Any],
+    modes: Sequence[str],
+    policy: str | None,
+    sentences: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """What the rows are, in a form that may be written down: tokens as keyed fingerprints, prompts as a hash."""
     said = json.dumps(list(prompts), ensure_ascii=False).encode()
-    tokens = [processor.keyring.fingerprint(processor.keyring.token(mode, policy)) for mode in modes]
-    return {"prompts": hashlib.sha256(said).hexdigest(), "modes": list(modes), "tokens": tokens}
+    if sentences is None:
+        by = [processor.keyring.fingerprint(processor.keyring.token(mode, policy)) for mode in modes]
+    else:
+        by = [sentences[mode] for mode in modes]
+    return {"prompts": hashlib.sha256(said).hexdigest(), "modes": list(modes), "by": by}
 
 
 def _refuse_open_thinking(prompt: str) -> None:

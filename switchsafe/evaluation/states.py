@@ -18,7 +18,8 @@ from .store import Arrays, Store
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH_TOKENS = 4096  # ids in one forward pass, padding included; halved where memory runs out
+BATCH_TOKENS = 4096  # ids in one forward pass on a CPU, padding included
+ACCELERATOR_BATCH_TOKENS = 32768
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def read_states(
         rows: ids of the prompts.
         group: how many rows in a line belong to one prompt.
         depth: answer tokens to look at.
-        batch_size: rows per forward pass; by default as many as make `BATCH_TOKENS` ids.
+        batch_size: rows per forward pass; by default as many as make 4,096 ids, on an accelerator 32,768.
         folder: keeps what is done there, so that a stopped call goes on; by default nothing is kept.
         identity: what the rows are, in a form that may be written down.
 
@@ -77,15 +78,17 @@ def read_states(
     store = Store(folder, {"rows": identity, "depth": depth})
     longest = {start: max(map(len, rows[start : start + group])) for start in range(0, len(rows), group)}
     order = sorted(longest, key=lambda start: longest[start])
-    todo = [start for start in order if start not in store.done]
+    done = store.done
+    todo = [start for start in order if start not in done]
+    most = BATCH_TOKENS if model.device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
     with torch.inference_mode(), head.watched(), bar("Reading first answer tokens", len(order)) as advance:
-        if store.done:  # the cheapest way to know that it is still the same model
-            first = min(store.done, key=lambda start: longest[start])
+        if done:  # the cheapest way to know that it is still the same model
+            first = min(done, key=lambda start: longest[start])
             store.compare(first, _run(model, tokenizer, rows[first : first + group], depth, head))
-            advance(len(store.done))
+            advance(len(done))
         while todo:
             rows_to = [group * (n + 1) for n in range(len(todo))]
-            fits = [n * (longest[start] + depth) <= BATCH_TOKENS for n, start in zip(rows_to, todo, strict=True)]
+            fits = [n * (longest[start] + depth) <= most for n, start in zip(rows_to, todo, strict=True)]
             batch = todo[: max(1, batch_size // group if batch_size else sum(fits))]
             try:
                 ids = [rows[start + i] for start in batch for i in range(group)]

@@ -29,6 +29,10 @@ CORPUS_OPTIONS = {  # what each must be, in words and as a test
     "openings": ("a list of token counts", lambda value: isinstance(value, list) and all(map(_is_count, value))),
     "max_length": ("a token count", _is_count),
 }
+SAM_OPTIONS = {
+    "every": ("a number of steps", _is_count),
+    "prompts": ("a number of prompts, at least 2", lambda value: _is_count(value) and value > 1),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Recipe:
         corpus: arguments of `build_corpus` (`fallback`, `misplaced`, `openings`, `max_length`).
         lora: arguments of `peft.LoraConfig`.
         sft: arguments of `trl.SFTConfig`.
+        sam: measure SAM while training, `every` so many steps (50) on so many validation `prompts` (16); empty: not.
         seed: fixes data order, aliases and the adapter's initial weights.
     """
 
@@ -55,6 +60,7 @@ class Recipe:
     corpus: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
     sft: dict[str, Any] = field(default_factory=dict)
+    sam: dict[str, int] = field(default_factory=dict)
     seed: int = 0
 
     @classmethod
@@ -89,17 +95,18 @@ class Recipe:
             raise RecipeError(
                 f"the recipe {name} has {', '.join(unknown)}, which nothing reads; known keys: {', '.join(known)}."
             )
-        for key in ("corpus", "lora", "sft"):
+        for key in ("corpus", "lora", "sft", "sam"):
             if not isinstance(data.get(key, {}), dict):
                 raise RecipeError(f"the recipe {name}: {key} must be a mapping of options.")
-        for option, value in data.get("corpus", {}).items():
-            if option not in CORPUS_OPTIONS:
-                raise RecipeError(
-                    f"the recipe {name}: corpus has {option}, which nothing reads; known: {', '.join(CORPUS_OPTIONS)}."
-                )
-            meaning, holds = CORPUS_OPTIONS[option]
-            if not holds(value):
-                raise RecipeError(f"the recipe {name}: corpus {option} is {value!r}; it must be {meaning}.")
+        for section, options in (("corpus", CORPUS_OPTIONS), ("sam", SAM_OPTIONS)):
+            for option, value in data.get(section, {}).items():
+                if option not in options:
+                    raise RecipeError(
+                        f"the recipe {name}: {section} has {option}, which nothing reads; known: {', '.join(options)}."
+                    )
+                meaning, holds = options[option]
+                if not holds(value):
+                    raise RecipeError(f"the recipe {name}: {section} {option} is {value!r}; it must be {meaning}.")
         for key in ("modes", "languages"):
             if data.get(key) is not None:
                 if not isinstance(data[key], (list, tuple)) or not data[key]:

@@ -18,6 +18,7 @@ from ..models import load_model
 from ..processing import MagicTokenProcessor
 from ..starter import HUB_ID, STARTER
 from .recipe import Recipe
+from .sam_callback import SamCallback
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -61,6 +62,10 @@ def train(
     processor = MagicTokenProcessor.from_pretrained(recipe.model).bind(keyring)
     rows = build_corpus(triplets, processor, modes=recipe.modes, seed=recipe.seed, **recipe.corpus)
     trainer = _trainer(recipe, processor, rows, output / CHECKPOINTS, callbacks)
+    if recipe.sam:
+        options = {"every": 50, "prompts": 16, **recipe.sam}
+        held_out = [triplet.prompt for triplet in _triplets(recipe, "validation")][: options["prompts"]]
+        trainer.add_callback(SamCallback(trainer, processor, held_out, every=options["every"], modes=recipe.modes))
     write_atomic(output / RUN_FILE, json.dumps(identity, indent=2) + "\n")
     trainer.train(resume_from_checkpoint=_newest_whole_checkpoint(output / CHECKPOINTS))
 
@@ -110,8 +115,8 @@ def check_run(recipe: Recipe, keyring: Keyring, output: str | os.PathLike) -> di
     return identity
 
 
-def _triplets(recipe: Recipe) -> list[Triplet]:
-    triplets = load_triplets(recipe.triplets, modes=recipe.modes, split="train", languages=recipe.languages)
+def _triplets(recipe: Recipe, split: str = "train") -> list[Triplet]:
+    triplets = load_triplets(recipe.triplets, modes=recipe.modes, split=split, languages=recipe.languages)
     return random.Random(recipe.seed).sample(triplets, min(recipe.limit or len(triplets), len(triplets)))
 
 
