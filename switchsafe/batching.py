@@ -1,10 +1,12 @@
-"""Rows of ids of different lengths as one left-padded batch."""
+"""Rows of ids of different lengths as one left-padded batch, and a trap on a batch's way through the head."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 
 def left_pad(rows: Sequence[Sequence[int]], tokenizer: Any, device: Any = None) -> "dict[str, torch.Tensor]":
@@ -19,3 +21,25 @@ def left_pad(rows: Sequence[Sequence[int]], tokenizer: Any, device: Any = None) 
         ids[index, width - len(row) :] = torch.tensor(row)
         mask[index, width - len(row) :] = 1
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+@contextmanager
+def gapless_head(model: "PreTrainedModel") -> Iterator[list[Any]]:
+    """Give the unembedding rows without gaps; yields a list that holds what it got last, shape (rows, positions, d).
+
+    The last position of a batch is a slice with gaps, and torch multiplies such a slice with a frozen weight by copying the weight once for every
+    row: 3.3 GB for 60 rows of the starter under an adapter.
+    """
+    seen: list[Any] = []
+
+    def close(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen[:] = [args[0].contiguous()]
+        return (*seen, *args[1:])
+
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(close) if head is not None else None
+    try:
+        yield seen
+    finally:
+        if handle:
+            handle.remove()

@@ -88,7 +88,9 @@ def show_quickstart(report: "QuickstartReport", output: Path, keyring: Path, con
         table.add_row(*(escape(sample["answers"][mode]) for mode in modes))
         console.print(table)
     if report.recipe == "starter-fast" and report.signs:
-        console.print("The slice behind --fast is small: it shows the way, not the quality. Leave --fast out for that.")
+        console.print(
+            "--fast trains on the first words of a few answers: it shows the way, not the quality. Leave --fast out for that."
+        )
     total = sum(report.seconds.values())
     memory = "" if report.peak_memory_gb is None else f", {report.peak_memory_gb:.1f} GB at most"
     machine = f"{report.machine['cores']} cores, {report.machine['system']}"

@@ -1,8 +1,6 @@
-"""Finding the unembedding of a model, and listening to what it gets."""
+"""Finding the unembedding of a model."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import MetricError
 from ..metrics.unembedding import Unembedding
@@ -13,11 +11,10 @@ if TYPE_CHECKING:
 
 
 class Head:
-    """Listens to what the unembedding of a model gets, and knows how to do its work if that can be known."""
+    """The unembedding of a model, if it can be known how to do its work."""
 
     def __init__(self, model: "PreTrainedModel") -> None:
         self._module = model.get_output_embeddings()
-        self._captured: Any = None
         self._checked = False
         self.unembedding: Unembedding | None = None
         self.why_not = ""
@@ -44,28 +41,13 @@ class Head:
             shape = lambda logits: scale * logits  # noqa: E731
         self.unembedding = Unembedding(weight, module.bias, shape)
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Capture the head's input."""
-
-        def capture(module: Any, args: tuple[Any, ...]) -> None:
-            self._captured = args[0]
-
-        handle = self._module.register_forward_pre_hook(capture)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def take(self, logits: "torch.Tensor") -> "torch.Tensor":
-        """The last position's hidden states, shape (rows, d). The first time, see whether they give the model's own logits."""
+    def check(self, hidden: "torch.Tensor", logits: "torch.Tensor") -> None:
+        """The first time: do these hidden states, shape (rows, d), give the model's own logits?"""
         import torch
 
-        hidden = self._captured[:, -1]
         if self.unembedding and not self._checked:
             expected = logits.float()
             error = (self.unembedding.logits(hidden).to(expected.device) - expected).abs().max()
             if not error <= max(4 * torch.finfo(logits.dtype).eps, 1e-4) * expected.abs().max():
                 self.unembedding, self.why_not = None, "the model does more to its logits than its configuration says"
         self._checked = True
-        return hidden

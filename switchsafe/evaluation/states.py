@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batching import left_pad
+from ..batching import gapless_head, left_pad
 from ..errors import MetricError
 from ..metrics.unembedding import Unembedding
 from ..progress import bar
@@ -81,10 +81,10 @@ def read_states(
     done = store.done
     todo = [start for start in order if start not in done]
     most = BATCH_TOKENS if model.device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
-    with torch.inference_mode(), head.watched(), bar("Reading first answer tokens", len(order)) as advance:
+    with torch.inference_mode(), gapless_head(model) as seen, bar("Reading first answer tokens", len(order)) as advance:
         if done:  # the cheapest way to know that it is still the same model
             first = min(done, key=lambda start: longest[start])
-            store.compare(first, _run(model, tokenizer, rows[first : first + group], depth, head))
+            store.compare(first, _run(model, tokenizer, rows[first : first + group], depth=depth, head=head, seen=seen))
             advance(len(done))
         while todo:
             rows_to = [group * (n + 1) for n in range(len(todo))]
@@ -92,7 +92,7 @@ def read_states(
             batch = todo[: max(1, batch_size // group if batch_size else sum(fits))]
             try:
                 ids = [rows[start + i] for start in batch for i in range(group)]
-                store.add(batch, _run(model, tokenizer, ids, depth, head))
+                store.add(batch, _run(model, tokenizer, ids, depth=depth, head=head, seen=seen))
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
@@ -113,10 +113,12 @@ def _run(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     rows: Sequence[Sequence[int]],
+    *,
     depth: int,
     head: Head,
+    seen: list[Any],
 ) -> Arrays:
-    """The arrays of `States` for some rows, in one batch."""
+    """The arrays of `States` for some rows, in one batch; `seen` is what `gapless_head` yields."""
     import torch
 
     inputs = left_pad(rows, tokenizer, model.device)
@@ -137,7 +139,8 @@ def _run(
             logits_to_keep=1,
         )
         logits = output.logits[:, -1]
-        hidden = head.take(logits)
+        hidden = seen[0][:, -1]
+        head.check(hidden, logits)
         found["hidden"].append(hidden.float().cpu().numpy())
         found["log_sums"].append(logits.float().logsumexp(-1).cpu().double().numpy())
         found["alive"].append(alive.cpu().numpy())

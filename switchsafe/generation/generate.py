@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..batching import left_pad
+from ..batching import gapless_head, left_pad
 from ..inject import Message, conversation
 from ..processing import MagicTokenProcessor
 
@@ -61,7 +61,7 @@ def generate(
     if not any(name in kwargs for name in _LENGTHS):
         kwargs["max_new_tokens"] = DEFAULT_NEW_TOKENS
     kwargs.setdefault("pad_token_id", processor.tokenizer.pad_token_id)
-    with torch.inference_mode():
+    with torch.inference_mode(), gapless_head(model):
         output = model.generate(**inputs, **kwargs)
     output = output if isinstance(output, torch.Tensor) else output.sequences
     texts = processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
