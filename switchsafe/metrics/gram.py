@@ -89,9 +89,7 @@ class Gram:
         self.log_sums = exponentials.value() if means is None else log_sums
         if self._whole is not None:
             self._whole = (self._whole + self._whole.T) / 2
-            self.squares = np.diag(
-                self._whole
-            ).copy()  # rounded as its neighbours are, so that equal rows are at distance 0
+            self.squares = np.diag(self._whole).copy()  # rounded as its neighbours are: equal rows are at distance 0
 
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
         """All rows of the matrix, as (which rows, block of shape (some, N)). Prompts are not split."""
