@@ -56,7 +56,7 @@ def test_equals_scikit_learn(case, metric):
         return
     exact = exact_distances(points, metric)
     np.fill_diagonal(exact, 0)
-    # Where all distances are rounding errors of zero, so is every silhouette, and the oracle has no right answer either.
+    # Below single precision a distance is taken for rounding.
     assume(exact[exact > 0].min(initial=1) > 1e-5 * max(1.0, np.abs(points.astype(np.float64)).max()))
     gram = gram_of(points, centre=metric != "cosine")
     assert silhouettes(gram, labels, metric) == pytest.approx(

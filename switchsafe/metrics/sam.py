@@ -97,7 +97,9 @@ def distances(gram: Gram, metric: Metric = "euclidean") -> Iterator[tuple[slice,
 
 def _cosine(gram: Gram, where: slice, block: Floats) -> Floats:
     inner = block + gram.shifts[where, None] + gram.shifts + gram.offset
-    return np.clip(1 - inner / (gram.lengths[where, None] * gram.lengths), 0, 2)
+    between = 1 - inner / (gram.lengths[where, None] * gram.lengths)
+    between[between < 1e-14] = 0  # rounding
+    return np.minimum(between, 2, out=between)
 
 
 def _euclidean(gram: Gram, where: slice, block: Floats, metric: Metric) -> Floats:
@@ -115,7 +117,10 @@ def _euclidean(gram: Gram, where: slice, block: Floats, metric: Metric) -> Float
     if metric == "log_probs" and gram.log_sums is not None:
         level = gram.log_sums - gram.means
         between += gram.width * np.square(level[where, None] - level)
-    return np.sqrt(np.maximum(between, 0, out=between), out=between)
+    # What is left between two equal rows is rounding, and a silhouette would make a ratio of it.
+    noise = 1e-13 * squares + 1e-28 * np.square(gram.lengths)
+    between[between < noise[where, None] + noise] = 0
+    return np.sqrt(between, out=between)
 
 
 def silhouettes(gram: Gram, labels: Sequence[Hashable], metric: Metric = "euclidean") -> Floats:
