@@ -14,6 +14,7 @@ REFUSAL = "the conversation holds reserved text and was refused: remove it and t
 
 _ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
 _UNIT = re.compile(r"\\+(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|.", re.DOTALL)
+_PLAIN = {"role", "content"}
 _NO_LETTER = re.compile(r"[\W_]+")
 _NO_LETTER_ASCII = {code: None for code in range(128) if not chr(code).isalnum()}
 
@@ -38,7 +39,11 @@ class Guard:
 
     def holds(self, value: Any) -> bool:
         """Whether a live token stands in the value, be it spread over several of its strings."""
-        folded = fold("\n".join(strings(value)))
+        return self.holds_in(strings(value))
+
+    def holds_in(self, pieces: Iterable[str]) -> bool:
+        """`holds` for strings that have been collected already."""
+        folded = "".join(map(fold, pieces))  # piece by piece: most are ASCII, which is quicker
         return any(needle.text in folded for needle in self._needles)
 
     def mask(self, value: Any) -> Any:
@@ -106,11 +111,19 @@ def strings(value: Any) -> list[str]:
         if isinstance(item, str):
             found.append(item)
         elif isinstance(item, dict):
-            found += [key for key in item if isinstance(key, str)]
-            rest += item.values()
+            if item.keys() == _PLAIN and isinstance(item["role"], str) and isinstance(item["content"], str):
+                found += ("role", item["role"], "content", item["content"])  # nearly all messages: quicker
+                continue
+            for key, part in item.items():
+                if isinstance(key, str):
+                    found.append(key)
+                (found if isinstance(part, str) else rest).append(part)
         elif isinstance(item, (list, tuple)):
-            rest += item
-            texts = [block["text"] for block in item if isinstance(block, dict) and isinstance(block.get("text"), str)]
+            texts = []
+            for part in item:
+                rest.append(part)
+                if isinstance(part, dict) and isinstance(part.get("text"), str):
+                    texts.append(part["text"])
             if len(texts) > 1:
                 found.append("".join(texts))
     return found

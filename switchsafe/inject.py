@@ -55,11 +55,19 @@ def place(messages: Sequence[Message], token: Secret, placement: Placement) -> l
 
 def count_ids(ids: Sequence[int], part: Sequence[int]) -> int:
     """How often the id sequence `part` occurs in `ids`, overlaps counted."""
-    # As bytes the search runs in C; an id is 8 bytes.
-    row, wanted, width = array("q", ids).tobytes(), array("q", part).tobytes(), 8
+    return count_in(id_bytes(ids), id_bytes(part))
+
+
+def id_bytes(ids: Sequence[int]) -> bytes:
+    """Ids as bytes, 8 for each: in this form they are searched in C."""
+    return array("q", ids).tobytes()
+
+
+def count_in(row: bytes, wanted: bytes) -> int:
+    """`count_ids` on `id_bytes`."""
     times, start = 0, row.find(wanted)
     while start >= 0:
-        times += start % width == 0  # else the match straddles two ids
+        times += start % 8 == 0  # else the match straddles two ids
         start = row.find(wanted, start + 1)
     return times
 

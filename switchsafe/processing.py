@@ -11,7 +11,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from .errors import KeyringError, LiveTokenError, ModeError, TemplateError
 from .guard import REFUSAL, Guard, OnToken, strings
-from .inject import Message, Placement, count_ids, inject, place
+from .inject import Message, Placement, count_in, id_bytes, inject, place
 from .keyring import Keyring
 from .models import loading, resolve
 from .redaction import watch
@@ -45,7 +45,7 @@ class MagicTokenProcessor(ProcessorMixin):
         self._control: dict[str, re.Pattern[str] | None] = {}
         self._placements: dict[str, Placement] = {}
         self._ids: dict[tuple[str, Secret], list[int]] = {}
-        self._live: dict[str, dict[Secret, list[int]]] = {}
+        self._live: dict[str, dict[Secret, bytes]] = {}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "MagicTokenProcessor":
@@ -134,13 +134,13 @@ class MagicTokenProcessor(ProcessorMixin):
             )
         tokens = [None if name is None else self.keyring.token(name, policy) for name in modes]
         template = self._template(kwargs.pop("chat_template", None))
-        said = "\n".join(strings([conversations, kwargs]))
-        if self._guard and self._guard.holds(said):
+        said = ["\n".join(strings(part)) for part in (*conversations, kwargs)]
+        if self._guard and self._guard.holds_in(said):
             if self._on_token == "error":
                 raise LiveTokenError(REFUSAL)
             conversations, kwargs = self._guard.mask(list(conversations)), self._guard.mask(kwargs)
         control = self._control_tokens(template)
-        if control and control.search(said):
+        if control and control.search("\n".join(said)):
             if tokenize and not kwargs.get("return_assistant_tokens_mask"):
                 kwargs["sanitize_control_tokens"] = True
             else:  # where the library cannot
@@ -288,13 +288,13 @@ class MagicTokenProcessor(ProcessorMixin):
         before, after = text.split(token.reveal())
         return ids_in(self.tokenizer, before, token, after)
 
-    def _live_ids(self, template: str) -> dict[Secret, list[int]]:
+    def _live_ids(self, template: str) -> dict[Secret, bytes]:
         """Ids of every bound token; one that this tokenizer does not keep stable has none, and is left to the guard on text."""
         if template not in self._live:
             self._live[template] = {}
             for secret in self._keyring.secrets() if self._keyring else ():
                 with suppress(TemplateError):
-                    self._live[template][secret] = self.token_ids(secret, template)
+                    self._live[template][secret] = id_bytes(self.token_ids(secret, template))
         return self._live[template]
 
     def _check(
@@ -313,11 +313,16 @@ class MagicTokenProcessor(ProcessorMixin):
             rows = [rows]  # one text, or one list of ids that no tensor has made a batch of
         live = self._live_ids(template) if tokenize and not trusted else {}
         for row, token in zip(rows, tokens, strict=True):
-            if any(secret is not token and count_ids(row, ids) for secret, ids in live.items()):
-                raise LiveTokenError(REFUSAL)  # text that becomes a live token only once it is tokenized
+            ids = id_bytes(row) if tokenize else b""
+            for secret, part in live.items():
+                if part in ids and secret is not token and count_in(ids, part):
+                    raise LiveTokenError(REFUSAL)  # text that becomes a live token only once it is tokenized
             if token is None:
                 continue
-            times = count_ids(row, self.token_ids(token, template)) if tokenize else row.count(token.reveal())
+            if tokenize:
+                times = count_in(ids, live.get(token) or id_bytes(self.token_ids(token, template)))
+            else:
+                times = row.count(token.reveal())
             if times != 1:
                 raise TemplateError(
                     f"the rendered prompt holds the magic token {times} times instead of once, so the mode would not be what was asked for. "
