@@ -77,9 +77,10 @@ class Gram:
             self.offset += float(middle @ middle)
             self.shifts += part @ middle
             self.squares += np.einsum("ij,ij->i", part, part)
-            near = part.reshape(-1, group, part.shape[1])
-            near = (near - near.mean(axis=1, keepdims=True)).reshape(part.shape)
-            self.around_prompt += np.einsum("ij,ij->i", near, near)
+            if group > 1:
+                near = part.reshape(-1, group, part.shape[1])
+                near = (near - near.mean(axis=1, keepdims=True)).reshape(part.shape)
+                self.around_prompt += np.einsum("ij,ij->i", near, near)
             if self._whole is not None:
                 self._whole += part @ part.T
         if bad.any():

@@ -10,7 +10,7 @@ from .gram import Floats, Gram
 if TYPE_CHECKING:
     import torch
 
-_TOKENS = 4096  # rows of the unembedding taken at a time
+_TOKENS = 2048  # rows of the unembedding taken at a time
 _COLUMNS = 512  # of the image of the logits
 
 
@@ -80,14 +80,14 @@ class Unembedding:
                 "this model caps or scales its logits, so distances between logits are not distances between hidden states: use the streamed route."
             )
         factor, mean_row = self.factor()
-        states = hidden.to(factor.device).double()
+        states = hidden.to(factor.device).float()
         if self.bias is not None:
             states = torch.cat([states, states.new_ones(len(states), 1)], dim=1)
         middle = states.mean(dim=0)
-        means = (states @ mean_row).cpu().numpy()
-        # Around their mean the states keep their precision in float32.
-        image = ((states - middle).float() @ factor.float().T).cpu().numpy()
-        centre = (factor @ middle).cpu().numpy()
+        states = states - middle  # around their mean they keep their precision in float32
+        means = (states @ mean_row).cpu().double().numpy()
+        image = (states @ factor.T).cpu().numpy()
+        centre = (factor @ middle).cpu().double().numpy()
 
         def slices() -> Iterator[Floats]:
             for start in range(0, image.shape[1], _COLUMNS):
@@ -97,7 +97,7 @@ class Unembedding:
         return Gram(slices, rows=len(hidden), width=len(self.weight), group=group, means=means, log_sums=log_sums)
 
     def factor(self) -> "tuple[torch.Tensor, torch.Tensor]":
-        """R with R'R = W'W, shape (d, d), and the mean row of W, shape (d,), both float64. A bias is one more column of W."""
+        """R with R'R = W'W, shape (d, d), and the mean row of W, shape (d,), both float32. A bias is one more column of W."""
         import torch
 
         parts = [part for part in (self.weight, self.bias) if part is not None]
@@ -125,13 +125,15 @@ class Unembedding:
             part = self.weight[start : start + _TOKENS].float()
             if self.bias is not None:
                 part = torch.cat([part, self.bias[start : start + _TOKENS, None].float()], dim=1)
-            square += (part.T @ part).to(place)
+            for row in range(0, size, _COLUMNS):  # W'W is symmetric: half of it is enough
+                square[row : row + _COLUMNS, row:] += (part[:, row : row + _COLUMNS].T @ part[:, row:]).to(place)
             mean_row += part.sum(dim=0).to(place)
+        square = square.triu() + square.triu(1).T
         # A direction that the head does not see at all leaves W'W singular.
         jitter = 0.0
         while (result := torch.linalg.cholesky_ex(square + jitter * torch.eye(size)))[1]:
             jitter = max(10 * jitter, 1e-14 * float(square.trace()))
-        return result[0].T.contiguous(), mean_row / len(self.weight)
+        return result[0].T.float().contiguous(), (mean_row / len(self.weight)).float()
 
 
 @functools.cache
