@@ -293,7 +293,7 @@ def _gram(states: States, token: int, rows: NDArray[np.int64], group: int, route
             route, why = "streamed", "the head caps or scales its logits"
         elif head.is_factored():
             route, why = "hidden", "a linear head whose Gram matrix is at hand"
-        elif 2 * len(rows) >= hidden.shape[1]:
+        elif 4 * len(rows) >= hidden.shape[1]:
             route, why = "hidden", "a linear head, and points enough to pay for its Gram matrix"
         else:
             route, why = "streamed", f"{len(rows)} points are too few to pay for a Gram matrix of the head"
