@@ -200,10 +200,10 @@ def main() -> None:
     if options.route:
         one_route(options.route, options.points, options.hidden, options.vocabulary)
         return
-    console = Console()
+    console = Console(width=150)
     routes(console, options.runs)
     growth(console)
-    beside_forward_passes(console, 10)
+    beside_forward_passes(console, 8)
     while_training(console)
     if options.adapter:
         measured(console, options.adapter, options.keyring)
