@@ -64,7 +64,8 @@ class Store:
         group = len(kept["hidden"]) // len(kept["starts"])
         place = group * int(np.flatnonzero(kept["starts"] == start)[0])
         before, now = kept["hidden"][place : place + group, 0], arrays["hidden"][:, 0]
-        if before.shape != now.shape or np.abs(before - now).max() > 0.05 * np.abs(before).max():
+        # By means, because one outlying dimension of a hidden state would hide the rest; bfloat16 in another batch is off by about 1 %.
+        if before.shape != now.shape or np.abs(before - now).mean() > 0.03 * np.abs(before).mean():
             raise RunError(f"{self._folder} holds the states of another model: give another folder, or remove it.")
 
     def gather(self, rows: int, group: int) -> Arrays:

@@ -18,7 +18,6 @@ from ..models import load_model
 from ..processing import MagicTokenProcessor
 from ..starter import HUB_ID, STARTER
 from .recipe import Recipe
-from .sam_callback import SamCallback
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -63,6 +62,8 @@ def train(
     rows = build_corpus(triplets, processor, modes=recipe.modes, seed=recipe.seed, **recipe.corpus)
     trainer = _trainer(recipe, processor, rows, output / CHECKPOINTS, callbacks)
     if recipe.sam:
+        from .sam_callback import SamCallback  # brings the whole of transformers' Trainer along
+
         options = {"every": 50, "prompts": 16, **recipe.sam}
         held_out = [triplet.prompt for triplet in _triplets(recipe, "validation")][: options["prompts"]]
         trainer.add_callback(SamCallback(trainer, processor, held_out, every=options["every"], modes=recipe.modes))
