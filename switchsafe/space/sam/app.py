@@ -34,9 +34,11 @@ with gr.Blocks(title="Safety Alignment Margin", analytics_enabled=False) as demo
     gr.Markdown(INTRODUCTION)
     file = gr.File(label="Points (.npz or .jsonl)", file_types=[".npz", ".jsonl"])
     button = gr.Button("Score", variant="primary")
-    with gr.Row():
-        table = gr.Markdown(label="Report")
-        picture = gr.Plot(label="Points and silhouettes")
+    with gr.Row():  # one above the other on a phone
+        with gr.Column(min_width=360):
+            table = gr.Markdown(container=True)
+        with gr.Column(min_width=360):
+            picture = gr.Plot(label="Points and silhouettes", show_label=False)
     button.click(score, file, [table, picture], api_name="score")
 
 if __name__ == "__main__":
