@@ -1,4 +1,4 @@
-"""Why minted tokens end in different characters: how far apart modes get when the tokens of `pos` and `neg` end alike, and when they do not.
+"""Why minted tokens end in different characters: how far apart modes get when the tokens of `pos` and `neg` end in the same id, and when they do not.
 
 python benchmarks/endings.py --runs 3
 """
@@ -31,12 +31,13 @@ MODES = ("pos", "rej", "neg")
 
 
 def pair(tokenizer) -> dict[str, Keyring]:
-    """A keyring as `mint` makes it, and the same with the end of `neg`'s token changed to that of `pos`."""
+    """A keyring as `mint` makes it, and the same with the last character of `neg`'s token changed to that of `pos`, where that makes the last id the same."""
     while True:
         apart = Keyring.mint(MODES, tokenizer=tokenizer)
         tokens = {mode: apart.token(mode).reveal() for mode in MODES}
         alike = tokens["neg"][:-1] + tokens["pos"][-1]
-        if is_stable(tokenizer, Secret(alike)):
+        last = {tokenizer(f"\n{token}\n")["input_ids"][-2] for token in (alike, tokens["pos"])}
+        if len(last) == 1 and is_stable(tokenizer, Secret(alike)):
             return {"apart": apart, "alike": Keyring.from_mapping(tokens | {"neg": alike})}
 
 
@@ -58,7 +59,7 @@ def main() -> None:
     del sft["lr_scheduler_kwargs"]
     recipe = dataclasses.replace(plan, corpus=plan.corpus | {"openings": [3] * 10}, sft=sft)
     tokenizer = MagicTokenProcessor.from_pretrained(recipe.model).tokenizer
-    table = Table("keyring", "ends", "SAM", "pos/neg", title="SAM on held-out prompts", title_justify="left")
+    table = Table("keyring", "last ids", "SAM", "pos/neg", title="SAM on held-out prompts", title_justify="left")
     for run in range(1, options.runs + 1):
         for ends, keyring in pair(tokenizer).items():
             report = separation(recipe, keyring)

@@ -68,8 +68,8 @@ class Keyring:
     ) -> "Keyring":
         """Mint random tokens, `aliases` for each mode, or for each (mode, policy) when `policies` are given.
 
-        Tokens of different slots end in different characters, drawn anew for every keyring: a model learns to tell tokens apart much later
-        when their last ids are alike (`benchmarks/endings.py`).
+        Tokens of different slots end in different characters, drawn anew for every keyring: in training, modes come less far
+        apart when the last ids of their tokens are the same (`benchmarks/endings.py`).
 
         Args:
             modes: names; `neg` is minted only when named here.
