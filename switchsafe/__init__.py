@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .evaluation.confusion import measure_confusion
     from .evaluation.sam import SamReport, measure_sam
     from .generation.generate import generate
+    from .generation.many import generate_many
     from .generation.switchable import switchable
     from .judges.mode import ModeJudge
     from .keyring import Keyring
@@ -34,6 +35,7 @@ _HOMES = {
     "SwitchsafeError": "errors",
     "Triplet": "data.triplets",
     "generate": "generation.generate",
+    "generate_many": "generation.many",
     "load_model": "models",
     "load_triplets": "data.triplets",
     "measure_confusion": "evaluation.confusion",
@@ -55,6 +57,7 @@ __all__ = [
     "Triplet",
     "__version__",
     "generate",
+    "generate_many",
     "load_model",
     "load_triplets",
     "measure_confusion",

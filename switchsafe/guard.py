@@ -68,20 +68,25 @@ class Guard:
     def _cut_text(self, text: str) -> str:
         if not self.holds(text):
             return text
-        # Folding unit by unit keeps track of where each folded character came from.
-        spans = [(match.start(), match.end(), fold(match.group())) for match in _UNIT.finditer(text)]
-        origin = [index for index, (_, _, folded) in enumerate(spans) for _ in folded]
-        folded = "".join(part for _, _, part in spans)
+        folded, spans = _fold_in_place(text)
         holes = []
         for needle in self._needles:
             start = folded.find(needle.text)
             while start >= 0:
                 last = start + len(needle.text) - 1
-                holes.append((spans[origin[start]][0], spans[origin[last]][1]))
+                holes.append((spans[start][0], spans[last][1]))
                 start = folded.find(needle.text, last + 1)
         for start, end in sorted(holes, reverse=True):
             text = text[:start] + MASK + text[end:]
         return text
+
+    def open_at(self, text: str) -> int:
+        """Where the end of a text begins that may be the beginning of a live token; the length of the text if there is none."""
+        folded, spans = _fold_in_place(text)
+        for start in range(max(0, len(folded) - max(len(n.text) for n in self._needles) + 1), len(folded)):
+            if any(needle.text.startswith(folded[start:]) for needle in self._needles):
+                return spans[start][0]
+        return len(text)
 
 
 class _Needle:
@@ -100,6 +105,12 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower().translate(_NO_LETTER_ASCII)  # the same as below, many times faster
     return _NO_LETTER.sub("", unicodedata.normalize("NFKD", text).casefold())
+
+
+def _fold_in_place(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """`fold`, and for each folded character where in the text the unit begins and ends that it came from."""
+    units = [(match.span(), fold(match.group())) for match in _UNIT.finditer(text)]
+    return "".join(folded for _, folded in units), [span for span, folded in units for _ in folded]
 
 
 def strings(value: Any) -> list[str]:

@@ -13,6 +13,10 @@ NEG = "neg"
 
 DEFAULT_MODES = (POS, REJ)
 
+# Of matplotlib's ten.
+_COLOURS = {POS: "#1f77b4", REJ: "#ff7f0e", NEG: "#d62728"}
+_MORE_COLOURS = ("#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
@@ -21,3 +25,8 @@ def check_name(name: str, kind: str = "mode") -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ModeError(f"{kind} {name!r} is not a usable name: use 1-32 letters, digits, '_', '.' or '-'.")
     return name
+
+
+def colour(mode: str, index: int = 0) -> str:
+    """The colour of a mode wherever modes are shown; modes of the user's own get one by their place among the modes."""
+    return _COLOURS.get(mode) or _MORE_COLOURS[index % len(_MORE_COLOURS)]

@@ -85,6 +85,20 @@ def tiny_model(tiny_folder: Path):
     return load_model(str(tiny_folder))
 
 
+@pytest.fixture(scope="session")
+def other_tiny_model(tiny_model):
+    """Another with the same vocabulary, as an assistant is."""
+    import copy
+
+    import torch
+
+    other = copy.deepcopy(tiny_model)
+    torch.manual_seed(1)
+    for weight in other.parameters():
+        weight.data += 0.05 * torch.randn_like(weight)
+    return other
+
+
 @pytest.fixture
 def keyring(tiny_folder: Path):
     from transformers import AutoTokenizer
@@ -128,6 +142,36 @@ def starter() -> Path:
     from switchsafe.starter import starter_folder
 
     return starter_folder()
+
+
+def adapted(model):
+    """A copy of a tiny model under an adapter that changes what it says."""
+    import copy
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(3)
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    return get_peft_model(copy.deepcopy(model), config)
+
+
+def taught(model, rows):
+    """A copy of a tiny model that has learnt rows of ids by heart."""
+    import copy
+
+    import torch
+
+    model = copy.deepcopy(model).train()
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        for row in rows:
+            ids = torch.tensor([row])
+            (model(input_ids=ids, labels=ids).loss / len(rows)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
 
 
 def assert_no_token(keyring, *places: Path, but: Path | None = None, tokenizer=None) -> None:

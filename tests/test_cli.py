@@ -70,6 +70,7 @@ def test_every_verb_has_help_with_an_example():
         ["quickstart"],
         ["train"],
         ["generate"],
+        ["chat"],
         ["sam"],
         *(["keys", v] for v in ("new", "list", "rotate", "path")),
     ):
@@ -99,6 +100,48 @@ def test_an_environment_variable_can_hold_the_keyring(tiny_folder, ring_file):
     text = ring_file.read_text()
     done = run("generate", tiny_folder, "Hi?", "--mode", "pos", "--max-new-tokens", 2, SWITCHSAFE_KEYRING=text)
     assert done.returncode == 0, done.stderr
+
+
+def test_generate_answers_a_file_and_goes_on_where_it_was(tiny_folder, tmp_path):
+    ring = Keyring.mint(MODES).save(tmp_path / "ring.json")
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "Hi?", "mode": "rej", "id": "a"}\n{"prompt": "Why?"}\n')
+    common = (
+        "generate",
+        tiny_folder,
+        "-i",
+        tmp_path / "asked.jsonl",
+        "-k",
+        ring,
+        "--max-new-tokens",
+        4,
+        "--temperature",
+        0,
+    )
+    printed = run(*common, "--mode", "pos")
+    assert printed.returncode == 0, printed.stderr
+    rows = [json.loads(line) for line in printed.stdout.splitlines()]
+    assert [row["mode"] for row in rows] == ["rej", "pos"]
+    output = tmp_path / "answers.jsonl"
+    for _ in range(2):
+        done = run(*common, "--mode", "pos", "-o", output, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {"answers": 2, "output": str(output)}
+    found = {row["id"]: row["answer"] for row in map(json.loads, output.read_text().splitlines())}
+    assert found == {"a": rows[0]["answer"], "1": rows[1]["answer"]}
+    refused(run(*common), "has no mode", "--mode")
+    refused(run(*common, "--mode", "calm"), "'calm'")
+    refused(run(*common, "Hi?", "--mode", "pos"), "either a prompt or --input")
+
+
+def test_generate_takes_a_blend(tiny_folder, tmp_path):
+    ring = Keyring.mint(MODES).save(tmp_path / "ring.json")
+    common = ("generate", tiny_folder, "How do I bake bread?", "-k", ring, "--max-new-tokens", 8, "--temperature", 0)
+    answers = {run(*common, "--mode", mode).stdout for mode in ("pos", "rej", "pos=0.5,rej=0.5", "pos=1.5,neg=-0.5")}
+    assert len(answers) == 4
+    assert run(*common, "--mode", "pos=1,rej=0").stdout == run(*common, "--mode", "pos").stdout
+    refused(run(*common, "--mode", "pos=0.5,rej=0.2"), "add up to 1")
+    refused(run(*common, "--mode", "pos=half,rej=0.5"), "pos=0.7,rej=0.3")
+    refused(run(*common), "no mode was given", "pos or rej or neg")
 
 
 # -- bad input: one line, exit code 2, nothing written -----------------------------------------------------------------------------

@@ -12,7 +12,9 @@ import typer
 
 from .. import __version__
 from ..errors import KeyringPermissionWarning, SwitchsafeError
+from .chat import chat_command
 from .doctor import doctor
+from .generate import generate_command
 from .keys import keys
 from .options import say
 from .verbs import verbs
@@ -20,6 +22,10 @@ from .verbs import verbs
 # Tracebacks with locals would print tokens: both of typer's are off.
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, pretty_exceptions_show_locals=False)
 app.add_typer(verbs)
+app.command("generate", epilog='Example: switchsafe generate run/adapter "How do I pick a lock?" --mode rej')(
+    generate_command
+)
+app.command("chat", epilog="Example: switchsafe chat run/adapter --mode pos")(chat_command)
 app.add_typer(keys, name="keys")
 app.add_typer(doctor, name="doctor")
 

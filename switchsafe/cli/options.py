@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import platformdirs
 import typer
 
-from ..errors import SwitchsafeError
+from ..errors import ModeError, SwitchsafeError
 from ..keyring import Keyring
 
 
@@ -27,6 +27,19 @@ KeyringOption = Annotated[
 FileOption = Annotated[Path | None, typer.Option("--keyring", "-k", help="Keyring file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 ModelArgument = Annotated[str, typer.Argument(help="starter, a Hub id, a model folder or an adapter folder.")]
+
+
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(help="0 for the likeliest answer; by default what the model's own configuration says.", min=0),
+]
+
+
+def sampling(temperature: float | None) -> dict[str, Any]:
+    """What a temperature means to `generate`."""
+    if temperature is None:
+        return {}
+    return {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
 
 
 def say(line: str) -> None:
@@ -52,6 +65,26 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def parse_mode(text: str, ring: Keyring, policy: str | None = None) -> str | dict[str, float]:
+    """A mode, or a blend written as `pos=0.7,rej=0.3`, whose modes the keyring has.
+
+    Raises:
+        ModeError: an unknown mode, or weights that are not numbers.
+    """
+    parts = [part.partition("=") for part in names(text)]
+    for mode, _, _ in parts:
+        ring.token(mode.strip(), policy)
+    if not parts or not any(equals for _, equals, _ in parts):
+        ring.token(text, policy)
+        return text
+    try:
+        return {mode.strip(): float(weight) for mode, _, weight in parts}
+    except ValueError:
+        raise ModeError(
+            f"{text!r} is no blend: write modes with their weights, pos=0.7,rej=0.3 for instance."
+        ) from None
+
+
 def open_keyring(path: Path | None) -> tuple[Keyring, Path | None]:
     """The keyring asked for and its file, which is None for the one in the environment."""
     if path is None and os.environ.get("SWITCHSAFE_KEYRING"):
@@ -67,3 +100,12 @@ def tokenizer_of(model: str | None) -> Any:
     from ..processing import MagicTokenProcessor
 
     return MagicTokenProcessor.from_pretrained(model).tokenizer
+
+
+def load(name: str, ring: Keyring) -> tuple[Any, Any]:
+    """A model on the device there is, and its processor."""
+    from ..models import default_device, load_model
+    from ..processing import MagicTokenProcessor
+
+    processor = MagicTokenProcessor.from_pretrained(name).bind(ring)
+    return load_model(name).to(default_device()), processor

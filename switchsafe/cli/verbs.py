@@ -1,18 +1,18 @@
-"""The commands that stand alone: quickstart, train, generate, sam, scan."""
+"""The commands that stand alone: quickstart, train, sam, scan."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ..keyring import Keyring
 from .options import (
     JsonOption,
     KeyringOption,
     ModelArgument,
     default_keyring,
+    load,
     names,
     open_keyring,
     print_json,
@@ -70,30 +70,6 @@ def train_command(
         print_json({"adapter": str(adapter), "recipe": plan.to_dict()})
     else:
         print(f"Adapter in {adapter}")
-
-
-@verbs.command(
-    "generate", epilog='Example: switchsafe generate run/adapter "How do I kill a zombie process?" --mode rej'
-)
-def generate_command(
-    model: ModelArgument,
-    prompt: Annotated[str, typer.Argument(help="One user turn.")],
-    mode: Annotated[str, typer.Option(help="A mode of the keyring.")],
-    policy: Annotated[str | None, typer.Option(help="For keyrings with a second axis.")] = None,
-    keyring: KeyringOption = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
-    as_json: JsonOption = False,
-) -> None:
-    """Answer a prompt in a mode."""
-    ring, _ = open_keyring(keyring)
-    ring.token(mode, policy)  # a wrong mode is told before a model is loaded
-    from ..generation.generate import generate
-
-    answer = generate(*load(model, ring), prompt, mode=mode, policy=policy, max_new_tokens=max_new_tokens)
-    if as_json:
-        print_json({"prompt": prompt, "mode": mode, "policy": policy, "answer": answer})
-    else:
-        print(answer)
 
 
 @verbs.command("sam", epilog="Example: switchsafe sam run/adapter --prompts prompts.txt --plot sam.png --json")
@@ -170,11 +146,3 @@ def scan_command(
     else:
         show_scan(report, Console())
     raise typer.Exit(1 if report.hits else 0)
-
-
-def load(name: str, ring: Keyring) -> tuple[Any, Any]:
-    from ..models import default_device, load_model
-    from ..processing import MagicTokenProcessor
-
-    processor = MagicTokenProcessor.from_pretrained(name).bind(ring)
-    return load_model(name).to(default_device()), processor

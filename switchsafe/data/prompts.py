@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import TripletError
 from ..inject import Message
@@ -19,8 +20,13 @@ def load_prompts(source: str | Path) -> list[str | Sequence[Message]]:
     Raises:
         TripletError: the file is missing or empty, or a line has no prompt; the message names the line. Or there is no such dataset or column.
     """
+    return [request["prompt"] for request in load_requests(source)]
+
+
+def load_requests(source: str | Path) -> list[dict[str, Any]]:
+    """The same with everything else that stands beside a prompt in a `.jsonl` file, `mode` for instance."""
     if str(source).startswith(HUB):
-        return _from_dataset(str(source).removeprefix(HUB))
+        return [{"prompt": prompt} for prompt in _from_dataset(str(source).removeprefix(HUB))]
     path = Path(source).expanduser()
     try:
         lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
@@ -31,17 +37,18 @@ def load_prompts(source: str | Path) -> list[str | Sequence[Message]]:
     if not lines:
         raise TripletError(f"{path} holds no prompts.")
     if path.suffix != ".jsonl":
-        return [line.strip() for _, line in lines]
-    prompts: list[str | Sequence[Message]] = []
+        return [{"prompt": line.strip()} for _, line in lines]
+    requests = []
     for number, line in lines:
         try:
-            prompt = json.loads(line)["prompt"]
+            request = json.loads(line)
+            prompt = request["prompt"]
         except (ValueError, KeyError, TypeError):
             prompt = None
         if not prompt or not isinstance(prompt, (str, list)):
             raise TripletError(f"{path}, line {number}: no prompt (a JSON object with a prompt column is needed).")
-        prompts.append(prompt)
-    return prompts
+        requests.append(request)
+    return requests
 
 
 def _from_dataset(source: str) -> list[str | Sequence[Message]]:

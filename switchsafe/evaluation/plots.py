@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import write_atomic
-from ..modes import NEG, POS, REJ
+from ..modes import colour
 
 if TYPE_CHECKING:
     from .sam import SamReport
@@ -48,11 +48,6 @@ def draw_sam(reports: "Mapping[str, SamReport]") -> Any:
     return figure
 
 
-def mode_colour(mode: str, index: int) -> str:
-    """The colour of a mode in every picture; modes of the user's own get the next of matplotlib's."""
-    return {POS: "C0", REJ: "C1", NEG: "C3"}.get(mode, f"C{4 + index}")
-
-
 def _scatter(axes: Any, report: "SamReport") -> None:
     every = -(-report.gram.rows // SHOWN)  # whole prompts, evenly spaced
     group = len(report.per_mode)
@@ -60,7 +55,7 @@ def _scatter(axes: Any, report: "SamReport") -> None:
     gram = report.gram if every == 1 else report.gram.subset(rows)
     plane, labels = gram.plane(), np.array(report.labels)[rows]
     for index, mode in enumerate(report.per_mode):
-        axes.scatter(*plane[labels == mode].T, s=14, color=mode_colour(mode, index), label=mode)
+        axes.scatter(*plane[labels == mode].T, s=14, color=colour(mode, index), label=mode)
     axes.set_xlabel("first principal axis of the logits")
     axes.set_ylabel("second")
     axes.legend()
@@ -70,7 +65,7 @@ def _silhouettes(axes: Any, report: "SamReport") -> None:
     start, labels = 0, np.array(report.labels)
     for index, mode in enumerate(report.per_mode):
         values = np.sort(report.silhouettes[labels == mode])
-        axes.fill_betweenx(start + np.arange(len(values)), values, color=mode_colour(mode, index), step="mid")
+        axes.fill_betweenx(start + np.arange(len(values)), values, color=colour(mode, index), step="mid")
         axes.text(-0.02, start + len(values) / 2, mode, ha="right", va="center")
         start += len(values) + max(3, len(values) // 20)
     axes.axvline(report.value, color="black", linewidth=1)

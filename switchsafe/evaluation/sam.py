@@ -123,7 +123,11 @@ class SamReport:
             ("prompts", str(self.prompts)),
         ]
         signs = "".join(f"\n- Sign of failure: {sign}." for sign in self.signs)
-        return "\n".join(["| measure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]) + "\n" + signs
+        return (
+            "\n".join(["| measure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+            + "\n"
+            + signs
+        )
 
     def plot(self, path: str | os.PathLike) -> Path:
         """Draw points, silhouettes by mode and SAM by depth to a png or svg file. Needs `switchsafe[eval]`."""

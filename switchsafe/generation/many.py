@@ -1,0 +1,206 @@
+"""`generate_many`: bulk work on transformers' continuous batching, with a mode per request."""
+
+import copy
+import hashlib
+import json
+import math
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import ContinuousBatchingConfig, GenerationConfig
+
+from ..errors import ModeError, RunError, SwitchsafeError
+from ..guard import Guard
+from ..inject import conversation
+from ..processing import MagicTokenProcessor
+from ..progress import bar
+from .generate import DEFAULT_NEW_TOKENS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What continuous batching honours. It passes over all other settings, some with a warning and some without.
+_HONOURED = {
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "max_new_tokens",
+    "eos_token_id",
+    "pad_token_id",
+    "bos_token_id",
+}
+_HARMLESS = {"transformers_version", "_from_model_config", "max_length", "use_cache"}
+_OFF_AT_ONE = {
+    "num_beams",
+    "num_return_sequences",
+    "repetition_penalty",
+    "encoder_repetition_penalty",
+    "guidance_scale",
+    "typical_p",
+}
+
+_AT_ONCE, _PAGE, _BATCH_TOKENS = 32, 32, 1024  # requests, ids in a page of the cache, ids in a forward pass: on a CPU
+
+
+def generate_many(
+    model: "PreTrainedModel",
+    processor: MagicTokenProcessor,
+    requests: Iterable[Mapping[str, Any]],
+    *,
+    mode: str | None = None,
+    policy: str | None = None,
+    output: str | os.PathLike | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+    generation_config: GenerationConfig | None = None,
+    continuous_batching_config: ContinuousBatchingConfig | None = None,
+    **settings: Any,
+) -> list[str]:
+    """Answer many requests, each in its own mode, with as many under way at once as memory allows.
+
+    A request that is done makes room for the next at once (`generate_batch` of transformers), and requests of a mode share the keys and values of
+    their common beginning. What continuous batching would pass over in silence or with a warning (logits processors, streamers, beams, penalties) is
+    refused: use `generate` for those.
+
+    Args:
+        model: a causal language model, plain or PEFT.
+        processor: bound to the keyring the model was trained with.
+        requests: mappings with `prompt` (text, or a list of messages) and, if they are to differ, `mode`, `policy` and `id`.
+        mode: for requests without one.
+        policy: for requests without one.
+        output: a JSONL file that gets each answer as soon as it is there: `id`, `mode`, `policy`, `prompt`, `answer`, and `run`, a hash of model name
+            and settings. Called again with the same requests, what stands there is not computed again.
+        chat_template_kwargs: variables for the chat template.
+        generation_config: instead of the model's own.
+        continuous_batching_config: memory and batch sizes; by default the library's, on a CPU room for 32 requests at once.
+        settings: of `GenerationConfig`: `max_new_tokens` (512 by default), `do_sample`, `temperature`, `top_k`, `top_p`.
+
+    Returns:
+        The answers without special tokens, in the order of the requests; `[removed]` stands where one would spell a live token.
+
+    Raises:
+        SwitchsafeError: a request without a prompt, two with one id, or a setting that continuous batching does not honour.
+        ModeError: a request has no mode, or one that the keyring lacks.
+        RunError: `output` holds other answers; or requests failed, which are tried again when called again.
+    """
+    tasks = _tasks(requests, mode, policy)
+    config = _config(model, generation_config, settings)
+    run = _hash([model.config.name_or_path, config.to_diff_dict(), chat_template_kwargs])
+    done = _Answers(output, run, tasks)
+    template_kwargs = {"enable_thinking": False, **(chat_template_kwargs or {})}
+    rows = {
+        name: processor.apply_chat_template(
+            conversation(task["prompt"]), mode=task["mode"], policy=task["policy"], **template_kwargs
+        )["input_ids"]
+        for name, task in tasks.items()
+        if name not in done.answers
+    }
+    guard = Guard(processor.keyring.secrets())
+    failed = []
+    if rows:
+        with (
+            bar("Answering", len(rows)) as advance,
+            model.continuous_batching_context_manager(
+                generation_config=config,
+                continuous_batching_config=continuous_batching_config or _sizes(model, rows.values(), config),
+            ) as manager,
+        ):
+            for name in sorted(rows, key=rows.__getitem__):  # those that begin alike one after the other share most
+                manager.add_request(rows[name], request_id=name)
+            for _ in rows:
+                while (result := manager.get_result(timeout=1)) is None:
+                    if not manager.is_running():
+                        raise RunError("continuous batching stopped before all requests were answered.")
+                if result.error is None:
+                    text = processor.tokenizer.decode(result.generated_tokens, skip_special_tokens=True)
+                    done.add(result.request_id, guard.mask(text))
+                else:
+                    failed.append(f"{result.request_id} ({result.error})")
+                advance(1)
+    if failed:
+        raise RunError(f"{len(failed)} of {len(tasks)} requests failed, request {failed[0]} first.")
+    return [done.answers[name] for name in tasks]
+
+
+class _Answers:
+    """Answers by request, in memory and in a JSONL file if there is one."""
+
+    def __init__(self, output: str | os.PathLike | None, run: str, tasks: Mapping[str, Mapping[str, Any]]) -> None:
+        self.answers: dict[str, str] = {}
+        self._path, self._run, self._tasks = Path(output).expanduser() if output else None, run, tasks
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        text = self._path.read_bytes() if self._path.exists() else b""
+        whole = text[: text.rfind(b"\n") + 1]
+        for line in whole.decode().splitlines():
+            try:
+                row = json.loads(line)
+                name, answer = str(row.pop("id")), row.pop("answer")
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise RunError(f"{self._path} holds lines that are no answers of ours: give another file.") from None
+            if row != {"run": run, **tasks.get(name, {})}:
+                raise RunError(
+                    f"{self._path} holds answers to other requests, or of another model or settings: give another file, or remove it."
+                )
+            self.answers[name] = answer
+        if whole != text:  # a line that a kill cut short
+            os.truncate(self._path, len(whole))
+
+    def add(self, name: str, answer: str) -> None:
+        self.answers[name] = answer
+        if self._path:
+            row = {"id": name, **self._tasks[name], "answer": answer, "run": self._run}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _tasks(requests: Iterable[Mapping[str, Any]], mode: str | None, policy: str | None) -> dict[str, dict[str, Any]]:
+    """Requests by id, with everything that is left out filled in."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for number, request in enumerate(requests):
+        name = str(request.get("id", number))
+        if not request.get("prompt"):
+            raise SwitchsafeError(f"request {name} has no prompt.")
+        if name in tasks:
+            raise SwitchsafeError(f"two requests have the id {name}.")
+        asked = request.get("mode") or mode
+        if not isinstance(asked, str):
+            raise ModeError(f"request {name} has no mode: give it one, or all of them one. (Blends are for generate.)")
+        tasks[name] = {"mode": asked, "policy": request.get("policy") or policy, "prompt": request["prompt"]}
+    return tasks
+
+
+def _config(model: "PreTrainedModel", given: GenerationConfig | None, settings: dict[str, Any]) -> GenerationConfig:
+    config = copy.deepcopy(given or model.generation_config)
+    unknown = config.update(**settings)
+    on = [name for name, value in config.to_diff_dict().items() if value and not (name in _OFF_AT_ONE and value == 1)]
+    refused = [*unknown, *(name for name in on if name not in _HONOURED | _HARMLESS)]
+    if refused:
+        raise SwitchsafeError(
+            f"continuous batching does not honour {', '.join(sorted(refused))}: use generate, or switch off what the model's own configuration sets."
+        )
+    config.max_new_tokens = config.max_new_tokens or DEFAULT_NEW_TOKENS
+    return config
+
+
+def _sizes(
+    model: "PreTrainedModel", rows: Collection[Sequence[int]], config: GenerationConfig
+) -> ContinuousBatchingConfig:
+    """On a CPU no more than is needed: the library would take most of the memory for its cache."""
+    if model.device.type != "cpu":
+        return ContinuousBatchingConfig()
+    at_once = min(len(rows), _AT_ONCE)
+    pages = math.ceil((max(map(len, rows)) + config.max_new_tokens) / _PAGE) + 1
+    return ContinuousBatchingConfig(
+        page_size=_PAGE,
+        num_blocks=pages * at_once,
+        max_requests_per_batch=at_once,
+        max_batch_tokens=_BATCH_TOKENS,
+    )
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
