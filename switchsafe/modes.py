@@ -1,6 +1,8 @@
 """The names of the behaviours (DESIGN vocabulary: mode and policy)."""
 
+import math
 import re
+from collections.abc import Iterable, Mapping
 
 from .errors import ModeError
 
@@ -30,3 +32,23 @@ def check_name(name: str, kind: str = "mode") -> str:
 def colour(mode: str, index: int = 0) -> str:
     """The colour of a mode wherever modes are shown; modes of the user's own get one by their place among the modes."""
     return _COLOURS.get(mode) or _MORE_COLOURS[index % len(_MORE_COLOURS)]
+
+
+def blend_weights(blend: Mapping[str, float]) -> dict[str, float]:
+    """The modes of a blend that count, with their weights.
+
+    Raises:
+        ModeError: weights that are not finite, or do not add up to 1.
+    """
+    check_weights(blend.values())
+    return {mode: float(weight) for mode, weight in blend.items() if weight}
+
+
+def check_weights(weights: Iterable[float]) -> None:
+    """Raise `ModeError` unless the weights of a blend are finite and add up to 1."""
+    weights = list(weights)
+    if not all(map(math.isfinite, weights)) or not math.isclose(sum(weights), 1, abs_tol=1e-6):
+        raise ModeError(
+            f"the weights {', '.join(f'{weight:g}' for weight in weights) or '(none)'} were given for a blend: they must be finite and add up to 1. "
+            "Contrast is written with a negative one, {'pos': 1.5, 'neg': -0.5} for instance."
+        )

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import MODES
 
-from switchsafe import Keyring
+from switchsafe import Keyring, generate
 
 
 def run(*arguments, **environment):
@@ -102,7 +102,7 @@ def test_an_environment_variable_can_hold_the_keyring(tiny_folder, ring_file):
     assert done.returncode == 0, done.stderr
 
 
-def test_generate_answers_a_file_and_goes_on_where_it_was(tiny_folder, tmp_path):
+def test_generate_answers_a_file(tiny_folder, tmp_path):
     ring = Keyring.mint(MODES).save(tmp_path / "ring.json")
     (tmp_path / "asked.jsonl").write_text('{"prompt": "Hi?", "mode": "rej", "id": "a"}\n{"prompt": "Why?"}\n')
     common = (
@@ -122,10 +122,9 @@ def test_generate_answers_a_file_and_goes_on_where_it_was(tiny_folder, tmp_path)
     rows = [json.loads(line) for line in printed.stdout.splitlines()]
     assert [row["mode"] for row in rows] == ["rej", "pos"]
     output = tmp_path / "answers.jsonl"
-    for _ in range(2):
-        done = run(*common, "--mode", "pos", "-o", output, "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == {"answers": 2, "output": str(output)}
+    done = run(*common, "--mode", "pos", "-o", output, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"answers": 2, "output": str(output)}
     found = {row["id"]: row["answer"] for row in map(json.loads, output.read_text().splitlines())}
     assert found == {"a": rows[0]["answer"], "1": rows[1]["answer"]}
     refused(run(*common), "has no mode", "--mode")
@@ -133,12 +132,13 @@ def test_generate_answers_a_file_and_goes_on_where_it_was(tiny_folder, tmp_path)
     refused(run(*common, "Hi?", "--mode", "pos"), "either a prompt or --input")
 
 
-def test_generate_takes_a_blend(tiny_folder, tmp_path):
-    ring = Keyring.mint(MODES).save(tmp_path / "ring.json")
-    common = ("generate", tiny_folder, "How do I bake bread?", "-k", ring, "--max-new-tokens", 8, "--temperature", 0)
-    answers = {run(*common, "--mode", mode).stdout for mode in ("pos", "rej", "pos=0.5,rej=0.5", "pos=1.5,neg=-0.5")}
-    assert len(answers) == 4
-    assert run(*common, "--mode", "pos=1,rej=0").stdout == run(*common, "--mode", "pos").stdout
+def test_generate_takes_a_blend(tiny_model, tiny_folder, processor, keyring, tmp_path):
+    ring, prompt = keyring.save(tmp_path / "ring.json"), "How do I bake bread?"
+    common = ("generate", tiny_folder, prompt, "-k", ring, "--max-new-tokens", 8, "--temperature", 0)
+    done = run(*common, "--mode", "pos=1.5,neg=-0.5", "--json")
+    blend = {"pos": 1.5, "neg": -0.5}
+    answer = generate(tiny_model, processor, prompt, mode=blend, max_new_tokens=8, do_sample=False)
+    assert json.loads(done.stdout) == {"prompt": prompt, "mode": blend, "policy": None, "answer": answer}
     refused(run(*common, "--mode", "pos=0.5,rej=0.2"), "add up to 1")
     refused(run(*common, "--mode", "pos=half,rej=0.5"), "pos=0.7,rej=0.3")
     refused(run(*common), "no mode was given", "pos or rej or neg")

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import ModeError, SwitchsafeError
 from ..keyring import Keyring
+from ..modes import check_weights
 
 
 def default_keyring(name: str = "keyring") -> Path:
@@ -69,7 +70,7 @@ def parse_mode(text: str, ring: Keyring, policy: str | None = None) -> str | dic
     """A mode, or a blend written as `pos=0.7,rej=0.3`, whose modes the keyring has.
 
     Raises:
-        ModeError: an unknown mode, or weights that are not numbers.
+        ModeError: an unknown mode, or weights that are not numbers or do not add up to 1.
     """
     parts = [part.partition("=") for part in names(text)]
     for mode, _, _ in parts:
@@ -78,11 +79,13 @@ def parse_mode(text: str, ring: Keyring, policy: str | None = None) -> str | dic
         ring.token(text, policy)
         return text
     try:
-        return {mode.strip(): float(weight) for mode, _, weight in parts}
+        blend = {mode.strip(): float(weight) for mode, _, weight in parts}
     except ValueError:
         raise ModeError(
             f"{text!r} is no blend: write modes with their weights, pos=0.7,rej=0.3 for instance."
         ) from None
+    check_weights(blend.values())
+    return blend
 
 
 def open_keyring(path: Path | None) -> tuple[Keyring, Path | None]:

@@ -1,7 +1,6 @@
 """Blends: one answer under several modes at once, by weight."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -9,28 +8,10 @@ import torch
 from transformers import LogitsProcessor
 
 from ..errors import ModeError, ModelError
+from ..modes import check_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-def blend_weights(blend: Mapping[str, float]) -> dict[str, float]:
-    """The modes of a blend that count, with their weights.
-
-    Raises:
-        ModeError: weights that are not finite, or do not add up to 1.
-    """
-    _check(blend.values())
-    return {mode: float(weight) for mode, weight in blend.items() if weight}
-
-
-def _check(weights: Iterable[float]) -> None:
-    weights = list(weights)
-    if not all(map(math.isfinite, weights)) or not math.isclose(sum(weights), 1, abs_tol=1e-6):
-        raise ModeError(
-            f"the weights {', '.join(f'{weight:g}' for weight in weights) or '(none)'} were given for a blend: they must be finite and add up to 1. "
-            "Contrast is written with a negative one, {'pos': 1.5, 'neg': -0.5} for instance."
-        )
 
 
 def mix(branches: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
@@ -67,7 +48,7 @@ class ModeBlendLogitsProcessor(LogitsProcessor):
     supports_continuous_batching = False
 
     def __init__(self, weights: Sequence[float]) -> None:
-        _check(weights)
+        check_weights(weights)
         self.weights = list(weights)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:

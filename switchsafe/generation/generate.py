@@ -9,8 +9,9 @@ import torch
 from ..batching import gapless_head, left_pad
 from ..guard import Guard
 from ..inject import Message, conversation
+from ..modes import blend_weights
 from ..processing import MagicTokenProcessor
-from .blend import blend_weights, blended
+from .blend import blended
 from .stream_guard import veiled
 
 if TYPE_CHECKING:
