@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from .errors import SwitchsafeError
     from .evaluation.confusion import measure_confusion
     from .evaluation.sam import SamReport, measure_sam
+    from .generation.blend import ModeBlendLogitsProcessor
     from .generation.generate import generate
+    from .generation.leak import TokenLeakLogitsProcessor
     from .generation.many import generate_many
+    from .generation.prefix import PrefixCache
+    from .generation.stream_guard import StreamGuard
     from .generation.switchable import switchable
     from .judges.mode import ModeJudge
     from .keyring import Keyring
@@ -27,12 +31,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "Keyring": "keyring",
     "MagicTokenProcessor": "processing",
+    "ModeBlendLogitsProcessor": "generation.blend",
     "ModeJudge": "judges.mode",
+    "PrefixCache": "generation.prefix",
     "Recipe": "training.recipe",
     "SamCallback": "training.sam_callback",
     "SamReport": "evaluation.sam",
     "Secret": "secret",
+    "StreamGuard": "generation.stream_guard",
     "SwitchsafeError": "errors",
+    "TokenLeakLogitsProcessor": "generation.leak",
     "Triplet": "data.triplets",
     "generate": "generation.generate",
     "generate_many": "generation.many",
@@ -48,12 +56,16 @@ _HOMES = {
 __all__ = [
     "Keyring",
     "MagicTokenProcessor",
+    "ModeBlendLogitsProcessor",
     "ModeJudge",
+    "PrefixCache",
     "Recipe",
     "SamCallback",
     "SamReport",
     "Secret",
+    "StreamGuard",
     "SwitchsafeError",
+    "TokenLeakLogitsProcessor",
     "Triplet",
     "__version__",
     "generate",

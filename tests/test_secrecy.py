@@ -19,8 +19,10 @@ import rich, rich.pretty
 from huggingface_hub import HfApi
 from IPython.core.interactiveshell import InteractiveShell
 from rich.traceback import Traceback
+from transformers import TextStreamer
 
-from switchsafe import Keyring, MagicTokenProcessor, Recipe, generate, load_model, measure_sam, switchable, train
+from switchsafe import Keyring, MagicTokenProcessor, Recipe, generate, generate_many, load_model, measure_sam, switchable, train
+from switchsafe import StreamGuard, TokenLeakLogitsProcessor
 from switchsafe.evaluation.confusion import measure_confusion
 from switchsafe.data.triplets import load_triplets
 from switchsafe.judges.mode import ModeJudge
@@ -56,7 +58,17 @@ model = load_model(str(adapter))
 processor = MagicTokenProcessor.from_pretrained(str(adapter)).bind(keyring)
 triplets = load_triplets(data, modes=recipe.modes)
 print(generate(model, processor, ["Hi?", "Ho?"], mode="rej", max_new_tokens=4))
-print(switchable(model, processor).generate("Hi?", mode="pos", max_new_tokens=4))
+handle = switchable(model, processor, reuse_prefixes=True)
+streamer = TextStreamer(processor.tokenizer)
+print(handle.generate("Hi?", mode="pos", max_new_tokens=4, streamer=streamer))
+print(handle.generate(["Hi?", "Ho?"], mode={"pos": 1.5, "neg": -0.5}, max_new_tokens=4))
+leak, guard = TokenLeakLogitsProcessor(keyring, processor.tokenizer), StreamGuard(keyring)
+print(handle.generate("Hi?", mode="neg", max_new_tokens=4, logits_processor=[leak]))
+print(generate_many(model, processor, [{"prompt": "Hi?", "mode": mode} for mode in keyring.modes], output=out / "many.jsonl", max_new_tokens=4))
+print(*guard.clean(["it is ", token.reveal()[:7], token.reveal()[7:], " then"]))
+for thing in (handle, handle.prefix_cache, leak, guard):
+    print(thing, vars(thing))
+    rich.inspect(thing, all=False, private=True)
 report = measure_sam(model, processor, [triplet.prompt for triplet in triplets[:4]])
 (out / "sam.json").write_text(report.to_json())
 report.plot(out / "sam.png")
@@ -121,6 +133,8 @@ def test_it_lived_to_its_end(lived):
     assert "while rendering" in log
     pushed = {path.name for path in (folder / "hub" / "me" / "switch").iterdir()}
     assert {"processor_config.json", "chat_template.jinja", "adapter_model.safetensors"} <= pushed
+    assert "it is  [removed]  then" in process.stdout
+    assert (folder / "out" / "many.jsonl").read_text().count("\n") == 3
     assert "Out[" in process.stdout
     assert "the cell said [token " in process.stdout
 

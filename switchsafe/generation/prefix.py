@@ -3,7 +3,7 @@
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import pad
@@ -128,9 +128,14 @@ class PrefixCache:
         )
 
 
-class _Prefix(NamedTuple):
-    ids: list[int]
-    layers: list[tuple[torch.Tensor, torch.Tensor]]  # keys and values, each of shape (1, heads, len(ids), head size)
+class _Prefix:
+    """Ids of a beginning, which show themselves in no repr because the token's are among them, and for each layer the keys and values, each of
+    shape (1, heads, ids, head size)."""
+
+    __slots__ = ("ids", "layers")
+
+    def __init__(self, ids: list[int], layers: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self.ids, self.layers = ids, layers
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

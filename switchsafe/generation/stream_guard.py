@@ -77,6 +77,7 @@ def veiled(streamer: BaseStreamer, keyring: Keyring) -> Iterator[BaseStreamer]:
         yield _Veil(streamer)
         return
     guard, show = StreamGuard(keyring), streamer.on_finalized_text
+    before = vars(streamer).get("on_finalized_text")
 
     def on_finalized_text(text: str, stream_end: bool = False) -> None:
         show(guard.feed(text) + (guard.close() if stream_end else ""), stream_end=stream_end)
@@ -86,3 +87,5 @@ def veiled(streamer: BaseStreamer, keyring: Keyring) -> Iterator[BaseStreamer]:
         yield _Veil(streamer)
     finally:
         del streamer.on_finalized_text  # what the class has comes back
+        if before:
+            streamer.on_finalized_text = before
