@@ -41,6 +41,10 @@ class RecipeError(SwitchsafeError):
     """A training recipe is missing, malformed, or holds an option that nothing reads."""
 
 
+class DistillError(SwitchsafeError):
+    """A request template, policy or prompt set is not usable, or an engine cannot answer."""
+
+
 class RunError(SwitchsafeError):
     """A training or quickstart folder holds something that this call must not continue or overwrite."""
 

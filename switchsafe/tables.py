@@ -131,3 +131,23 @@ def show_scan(report: "ScanReport", console: Console) -> None:
         console.print(f"[bold yellow]Note:[/] {escape(str(file))}: {escape(why)}", soft_wrap=True)
     size = f"{report.files:,} files, {report.bytes / 1e6:,.1f} MB"
     console.print(f"{size}: {len(report.hits)} places found, {len(report.skipped)} notes.")
+
+
+def show_distill(report: Mapping[str, Any], console: Console) -> None:
+    """What became of the prompts, and the yield of each category."""
+    table = Table("", "prompts", title=f"Triplets of {escape(report['about']['model'])}", title_justify="left")
+    table.add_row("given", str(report["prompts"]))
+    table.add_row("like an earlier one", str(report["repeated"]))
+    table.add_row("not asked here (other machines, limit)", str(report["elsewhere"]))
+    for reason, count in report["dropped"].items():
+        table.add_row(f"dropped: {escape(reason)}", str(count))
+    table.add_row("without an answer", str(report["failed"]))
+    table.add_row("kept", str(report["kept"]), style="bold")
+    console.print(table)
+    table = Table("category", "kept", "asked", "yield", title_justify="left")
+    for category, (kept, asked) in report["by_category"].items():
+        table.add_row(escape(category), str(kept), str(asked), f"{kept / asked:.0%}")
+    console.print(table)
+    console.print(
+        f"{report['repaired']} answers could be read at the second attempt only. {report['tokens']:,} tokens."
+    )

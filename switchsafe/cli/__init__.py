@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from ..errors import KeyringPermissionWarning, SwitchsafeError
 from .chat import chat_command
+from .distill import distill_command
 from .doctor import doctor
 from .generate import generate_command
 from .keys import keys
@@ -25,6 +26,10 @@ app.add_typer(verbs)
 app.command("generate", epilog='Example: switchsafe generate run/adapter "How do I pick a lock?" --mode rej')(
     generate_command
 )
+app.command(
+    "distill",
+    epilog="Example: switchsafe distill prompts.jsonl --model Qwen/Qwen3-8B --server http://localhost:8000/v1 -o data",
+)(distill_command)
 app.command("chat", epilog="Example: switchsafe chat run/adapter --mode pos")(chat_command)
 app.add_typer(keys, name="keys")
 app.add_typer(doctor, name="doctor")
@@ -33,10 +38,13 @@ _EXTRA_OF = {
     "accelerate": "train",
     "cryptography": "encrypt",
     "datasets": "train",
+    "datasketch": "distill",
     "gguf": "starter",
+    "httpx": "distill",
     "matplotlib": "eval",
     "peft": "train",
     "sklearn": "eval",
+    "tenacity": "distill",
     "trl": "train",
 }
 

@@ -1,7 +1,10 @@
 """Prompts without answers, for measuring."""
 
+import csv
+import io
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,60 +15,84 @@ HUB = "hub:"
 
 
 def load_prompts(source: str | Path) -> list[str | Sequence[Message]]:
-    """Read prompts from a text file (one a line), a `.jsonl` file with a `prompt` column (text, or a list of messages), or a dataset.
-
-    Args:
-        source: a file, or `hub:DATASET[:COLUMN]` with a dataset that `datasets.load_dataset` can load; its test split, or its first.
-
-    Raises:
-        TripletError: the file is missing or empty, or a line has no prompt; the message names the line. Or there is no such dataset or column.
-    """
+    """The `prompt` of each of `load_requests`."""
     return [request["prompt"] for request in load_requests(source)]
 
 
-def load_requests(source: str | Path) -> list[dict[str, Any]]:
-    """The same with everything else that stands beside a prompt in a `.jsonl` file, `mode` for instance."""
-    if str(source).startswith(HUB):
-        return [{"prompt": prompt} for prompt in _from_dataset(str(source).removeprefix(HUB))]
-    path = Path(source).expanduser()
-    try:
-        lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
-    except FileNotFoundError:
-        raise TripletError(f"no prompt file at {path}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TripletError(f"cannot read {path} as UTF-8 text: {type(error).__name__}.") from None
-    if not lines:
-        raise TripletError(f"{path} holds no prompts.")
-    if path.suffix != ".jsonl":
-        return [{"prompt": line.strip()} for _, line in lines]
+def load_requests(source: str | Path, column: str = "prompt") -> list[dict[str, Any]]:
+    """Read prompts, and what else stands beside them in a table, `mode` or `category` for instance.
+
+    Args:
+        source: a text file, one prompt a line; a `.jsonl`, `.csv` or `.parquet` file; `-`, standard input, text or JSON lines; or
+            `hub:DATASET[:COLUMN]`, a dataset that `datasets.load_dataset` can load, of which its test split is read, or its first.
+        column: that holds the prompts, text or a list of messages; it is called `prompt` in what is returned.
+
+    Raises:
+        TripletError: the source is missing or empty, or a row has no prompt; the message names it. Or there is no such dataset or column.
+    """
+    name, rows = _rows(str(source), column)
     requests = []
-    for number, line in lines:
-        try:
-            request = json.loads(line)
-            prompt = request["prompt"]
-        except (ValueError, KeyError, TypeError):
-            prompt = None
+    for where, row in rows:
+        prompt = row.get(column) if isinstance(row, dict) else None
         if not prompt or not isinstance(prompt, (str, list)):
-            raise TripletError(f"{path}, line {number}: no prompt (a JSON object with a prompt column is needed).")
-        requests.append(request)
+            has = f"; it has {', '.join(map(str, row))}" if isinstance(row, dict) and row and column not in row else ""
+            raise TripletError(f"{name}, {where}: no prompt (column {column}){has}.")
+        requests.append({**{key: value for key, value in row.items() if key != column}, "prompt": prompt})
+    if not requests:
+        raise TripletError(f"{name} holds no prompts.")
     return requests
 
 
-def _from_dataset(source: str) -> list[str | Sequence[Message]]:
+def _rows(source: str, column: str) -> tuple[str, Iterable[tuple[str, Any]]]:
+    """What the source is called, and its rows with where they stand."""
+    if source.startswith(HUB):
+        name, _, named = source.removeprefix(HUB).partition(":")
+        rows = ({**row, column: row.get(named)} if named else row for row in _from_dataset(name))
+        return f"the dataset {name}", ((f"row {number}", row) for number, row in enumerate(rows, 1))
+    if source == "-":
+        text, name, suffix = sys.stdin.read(), "standard input", ""
+        suffix = ".jsonl" if text.lstrip().startswith("{") else ".txt"
+    else:
+        path = Path(source).expanduser()
+        name, suffix = str(path), path.suffix
+        try:
+            text = "" if suffix == ".parquet" else path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise TripletError(f"no prompt file at {path}.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise TripletError(f"cannot read {path} as UTF-8 text: {type(error).__name__}.") from None
+    if suffix in (".csv", ".parquet"):
+        table = _parquet(name) if suffix == ".parquet" else list(csv.DictReader(io.StringIO(text)))
+        return name, ((f"row {number}", row) for number, row in enumerate(table, 1))
+    lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())  # U+2028 ends no line
+    if suffix == ".jsonl":
+        return name, ((f"line {number}", _json(line)) for number, line in lines)
+    return name, ((f"line {number}", {column: line.strip()}) for number, line in lines)
+
+
+def _json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _parquet(path: str) -> list[Any]:
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise TripletError(f"cannot read {path} as Parquet: {type(error).__name__}.") from None
+
+
+def _from_dataset(name: str) -> list[Any]:
     import datasets
 
-    name, _, column = source.partition(":")
-    column = column or "prompt"
     try:
         found = datasets.load_dataset(name)
     except Exception as error:  # of many kinds, from the network to the file format
         reason = str(error).strip().splitlines()[0][:200]
         raise TripletError(f"cannot load the dataset {name}: {reason}") from None
     split = found["test"] if "test" in found else next(iter(found.values()))
-    if column not in split.column_names:
-        raise TripletError(f"the dataset {name} has no column {column}; it has {', '.join(split.column_names)}.")
-    prompts = list(split[column])
-    for number, prompt in enumerate(prompts):
-        if not prompt or not isinstance(prompt, (str, list)):
-            raise TripletError(f"the dataset {name}, row {number}: no prompt in column {column}.")
-    return prompts
+    return split.to_list()

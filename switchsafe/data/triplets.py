@@ -1,6 +1,7 @@
 """Triplets: one prompt with an answer per mode."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ def load_triplets(
     the prompt, so that no prompt stands in two splits.
 
     Args:
-        source: a path, a dataset, or `"starter"`.
+        source: a JSONL file, a folder of them as `distill` writes it (`data/*.jsonl`), a dataset, or `"starter"`.
         modes: the mode columns to read. Other columns are ignored.
         split: keep only `"train"`, `"validation"` or `"test"`.
         languages: keep only these.
@@ -91,6 +92,11 @@ def _open(source: Any) -> tuple[str, Iterable[tuple[str, Any]]]:
     if str(source) == STARTER:
         return "starter", _lines(files(__package__).joinpath("starter.jsonl").read_text(encoding="utf-8"), STARTER)
     path = Path(source).expanduser()
+    if path.is_dir():
+        parts = sorted(path.glob("data/*.jsonl"))
+        if not parts:
+            raise TripletError(f"the folder {source} holds no data/*.jsonl.")
+        return str(source), itertools.chain.from_iterable(_open(part)[1] for part in parts)
     try:
         return str(source), _lines(path.read_text(encoding="utf-8"), str(source))
     except FileNotFoundError:

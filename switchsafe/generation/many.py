@@ -1,11 +1,9 @@
 """`generate_many`: bulk work on transformers' continuous batching, with a mode per request."""
 
-import copy
 import hashlib
 import json
-import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,33 +14,10 @@ from ..guard import Guard
 from ..inject import conversation
 from ..processing import MagicTokenProcessor
 from ..progress import bar
-from .generate import DEFAULT_NEW_TOKENS
+from .continuous import honoured, run_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# What continuous batching honours. It passes over all other settings, some with a warning and some without.
-_HONOURED = {
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "max_new_tokens",
-    "eos_token_id",
-    "pad_token_id",
-    "bos_token_id",
-}
-_HARMLESS = {"transformers_version", "_from_model_config", "max_length", "use_cache"}
-_OFF_AT_ONE = {
-    "num_beams",
-    "num_return_sequences",
-    "repetition_penalty",
-    "encoder_repetition_penalty",
-    "guidance_scale",
-    "typical_p",
-}
-
-_AT_ONCE, _PAGE, _BATCH_TOKENS = 32, 32, 1024  # requests, ids in a page of the cache, ids in a forward pass: on a CPU
 
 
 def generate_many(
@@ -70,8 +45,8 @@ def generate_many(
         requests: mappings with `prompt` (text, or a list of messages) and, if they are to differ, `mode`, `policy` and `id`.
         mode: for requests without one.
         policy: for requests without one.
-        output: a JSONL file that gets each answer as soon as it is there: `id`, `mode`, `policy`, `prompt`, `answer`, and `run`, a hash of model name
-            and settings. Called again with the same requests, what stands there is not computed again.
+        output: a JSONL file that gets each answer as soon as it is there: `id`, `mode`, `policy`, `prompt`, `answer`, and `run`, a hash of model name,
+            settings and token fingerprints. Called again with the same requests, what stands there is not computed again.
         chat_template_kwargs: variables for the chat template.
         generation_config: instead of the model's own.
         continuous_batching_config: memory and batch sizes; by default the library's, on a CPU room for 32 requests at once.
@@ -86,8 +61,10 @@ def generate_many(
         RunError: `output` holds other answers; or requests failed, which are tried again when called again.
     """
     tasks = _tasks(requests, mode, policy)
-    config = _config(model, generation_config, settings)
-    run = _hash([model.config.name_or_path, config.to_diff_dict(), chat_template_kwargs])
+    config = honoured(model, generation_config, settings)
+    ring = processor.keyring
+    tokens = sorted({ring.fingerprint(ring.token(task["mode"], task["policy"])) for task in tasks.values()})
+    run = _hash([model.config.name_or_path, config.to_diff_dict(), chat_template_kwargs, tokens])
     done = _Answers(output, run, tasks)
     template_kwargs = {"enable_thinking": False, **(chat_template_kwargs or {})}
     rows = {
@@ -97,28 +74,16 @@ def generate_many(
         for name, task in tasks.items()
         if name not in done.answers
     }
-    guard = Guard(processor.keyring.secrets())
+    guard = Guard(ring.secrets())
     failed = []
-    if rows:
-        with (
-            bar("Answering", len(rows)) as advance,
-            model.continuous_batching_context_manager(
-                generation_config=config,
-                continuous_batching_config=continuous_batching_config or _sizes(model, rows.values(), config),
-            ) as manager,
-        ):
-            for name in sorted(rows, key=rows.__getitem__):  # those that begin alike one after the other share most
-                manager.add_request(rows[name], request_id=name)
-            for _ in rows:
-                while (result := manager.get_result(timeout=1)) is None:
-                    if not manager.is_running():
-                        raise RunError("continuous batching stopped before all requests were answered.")
-                if result.error is None:
-                    text = processor.tokenizer.decode(result.generated_tokens, skip_special_tokens=True)
-                    done.add(result.request_id, guard.mask(text))
-                else:
-                    failed.append(f"{result.request_id} ({result.error})")
-                advance(1)
+    with bar("Answering", len(rows)) as advance:
+        for result in run_rows(model, rows, config, continuous_batching_config):
+            if result.error is None:
+                text = processor.tokenizer.decode(result.generated_tokens, skip_special_tokens=True)
+                done.add(result.request_id, guard.mask(text))
+            else:
+                failed.append(f"{result.request_id} ({result.error})")
+            advance(1)
     if failed:
         raise RunError(f"{len(failed)} of {len(tasks)} requests failed, request {failed[0]} first.")
     return [done.answers[name] for name in tasks]
@@ -171,35 +136,6 @@ def _tasks(requests: Iterable[Mapping[str, Any]], mode: str | None, policy: str 
             raise ModeError(f"request {name} has no mode: give it one, or all of them one. (Blends are for generate.)")
         tasks[name] = {"mode": asked, "policy": request.get("policy") or policy, "prompt": request["prompt"]}
     return tasks
-
-
-def _config(model: "PreTrainedModel", given: GenerationConfig | None, settings: dict[str, Any]) -> GenerationConfig:
-    config = copy.deepcopy(given or model.generation_config)
-    unknown = config.update(**settings)
-    on = [name for name, value in config.to_diff_dict().items() if value and not (name in _OFF_AT_ONE and value == 1)]
-    refused = [*unknown, *(name for name in on if name not in _HONOURED | _HARMLESS)]
-    if refused:
-        raise SwitchsafeError(
-            f"continuous batching does not honour {', '.join(sorted(refused))}: use generate, or switch off what the model's own configuration sets."
-        )
-    config.max_new_tokens = config.max_new_tokens or DEFAULT_NEW_TOKENS
-    return config
-
-
-def _sizes(
-    model: "PreTrainedModel", rows: Collection[Sequence[int]], config: GenerationConfig
-) -> ContinuousBatchingConfig:
-    """On a CPU no more than is needed: the library would take most of the memory for its cache."""
-    if model.device.type != "cpu":
-        return ContinuousBatchingConfig()
-    at_once = min(len(rows), _AT_ONCE)
-    pages = math.ceil((max(map(len, rows)) + config.max_new_tokens) / _PAGE) + 1
-    return ContinuousBatchingConfig(
-        page_size=_PAGE,
-        num_blocks=pages * at_once,
-        max_requests_per_batch=at_once,
-        max_batch_tokens=_BATCH_TOKENS,
-    )
 
 
 def _hash(value: Any) -> str:

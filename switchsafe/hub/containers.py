@@ -69,8 +69,8 @@ def unpack(kind: str, source: Source, name: str) -> Iterator[tuple[str, Callable
 
 def _columns(kind: str, source: Source) -> Iterator[tuple[str, memoryview]]:
     """The schema, then each column of each batch, uncompressed."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     if kind == "Parquet":
         table = pq.ParquetFile(source)

@@ -1,0 +1,268 @@
+"""`distill`: from prompts to triplets, with answers from the user's own model."""
+
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import DistillError
+from ..files import write_atomic
+from ..inject import Message
+from ..modes import DEFAULT_MODES
+from ..progress import bar
+from .card import write_card
+from .engine import Engine, Job, Sampling
+from .filters import Row, first_fault
+from .parse import MalformedError, parse, without_thinking
+from .policy import Policy
+from .prompts import Prompt, read_prompts, without_repetitions
+from .records import Records
+from .template import RequestTemplate
+
+Direction = Literal["multi", "single"]
+TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True)
+class DistillReport:
+    """What became of the prompts of one run, or of one machine's share of it.
+
+    Attributes:
+        prompts: that were given.
+        repeated: that were (nearly) like an earlier one.
+        elsewhere: that other machines ask, or that a limit leaves out.
+        kept: rows in the dataset.
+        dropped: rows by the reason they were dropped for.
+        failed: prompts without an answer because the engine failed; they are asked again when called again.
+        repaired: answers that could be read at the second attempt only.
+        by_category: kept and asked prompts of each category.
+        tokens: generated, as far as the engine says.
+        about: model, template, policy, behaviours, sampling, and so on.
+    """
+
+    prompts: int
+    repeated: int
+    elsewhere: int
+    kept: int
+    dropped: dict[str, int]
+    failed: int
+    repaired: int
+    by_category: dict[str, tuple[int, int]]
+    tokens: int
+    about: dict[str, Any] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, fit for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A request for some behaviours of a prompt."""
+
+    key: str
+    prompt: Prompt
+    behaviours: Mapping[str, str]
+    messages: list[Message]
+
+
+def distill(
+    prompts: Sequence[Mapping[str, Any]],
+    engine: Engine,
+    output: str | os.PathLike,
+    *,
+    model: str,
+    behaviours: Sequence[str] = DEFAULT_MODES,
+    policy: Policy | None = None,
+    template: RequestTemplate | None = None,
+    direction: Direction = "multi",
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    label: str | None = None,
+    category: str = "unknown",
+    licence: str = "unknown",
+) -> DistillReport:
+    """Ask a model for all behaviours of each prompt and keep what can be read and passes the filters (arXiv 2508.14904, section 3.1).
+
+    A request asks for one tagged field per behaviour. An answer that cannot be read is asked for once more, with the reason; then the row is dropped
+    and counted. Every answer is appended to `output/records` as it comes, under a hash of what was asked, so a call that was killed goes on
+    where it was, and several machines can share a folder. The rows go to `output/data`, which `datasets.load_dataset(output)` and
+    `load_triplets(output)` read, with a card.
+
+    Args:
+        prompts: mappings with `prompt` and, where there are any, `id`, `category`, `label`, `language`, `split`.
+        engine: answers requests: `in_process`, `http` or `vllm`, or a function of your own (`switchsafe.distill.engine`).
+        output: a folder.
+        model: name of the model behind the engine; part of the hash.
+        behaviours: modes to ask for; `neg` only if you name it.
+        policy: what requests quote; by default the English one that ships with the package.
+        template: the text of a request; by default that of the policy's language.
+        direction: `multi`, all behaviours in one request; `single`, one request each, for comparison.
+        sampling: how the engine draws; stands in the card and in the hash.
+        seed: another seed, other answers.
+        limit: ask the first so many prompts only.
+        shard: (i, n), to ask the i-th of n shares of the prompts.
+        label: for prompts without one.
+        category: for prompts without one.
+        licence: of the prompts, for the card.
+
+    Raises:
+        DistillError: prompts, policy or template are not usable.
+        RunError: `output` holds something else.
+    """
+    policy = policy or Policy.load("en")
+    template = template or RequestTemplate.load(policy.language if policy.language in ("en", "zh") else "en")
+    sampling = sampling or Sampling()
+    place, machines = shard
+    if not 1 <= place <= machines:
+        raise DistillError(f"shard {place}/{machines} is none: write 1/{machines} to {machines}/{machines}.")
+    described = policy.of(behaviours)
+    about = {
+        "model": model,
+        "direction": direction,
+        "behaviours": described,
+        "policy": {"name": policy.name, "text": policy.text},
+        "template": template.hash,
+        "sampling": asdict(sampling),
+        "seed": seed,
+    }
+    given = read_prompts(prompts, label=label, category=category)
+    unique = without_repetitions(given)
+    asked = [prompt for prompt in unique[:limit] if prompt.digest % machines == place - 1]
+    requests = [
+        _request(prompt, part, template, policy, about) for prompt in asked for part in _parts(described, direction)
+    ]
+    output = Path(output)
+    name = f"{place:05d}-of-{machines:05d}"
+    records = Records(output / "records", name)
+    tokens = _ask(requests, engine, records, template, seed)
+    rows, dropped, failed = _rows(asked, requests, records, policy, behaviours)
+    kept = Counter(row["category"] for row in rows)
+    of_all = Counter(prompt.category for prompt in asked)
+    report = DistillReport(
+        prompts=len(given),
+        repeated=len(given) - len(unique),
+        elsewhere=len(unique) - len(asked),
+        kept=len(rows),
+        dropped=dict(dropped.most_common()),
+        failed=failed,
+        repaired=sum("answers" in (records.get(request.key, 2) or {}) for request in requests),
+        by_category={name: (kept[name], of_all[name]) for name in sorted(of_all)},
+        tokens=tokens,
+        about=about,
+    )
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomic(output / "data" / f"train-{name}.jsonl", text)
+    write_atomic(output / "reports" / f"{name}.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    write_card(output, licence)
+    return report
+
+
+def _parts(described: Mapping[str, str], direction: Direction) -> list[dict[str, str]]:
+    if direction == "multi":
+        return [dict(described)]
+    return [{mode: text} for mode, text in described.items()]
+
+
+def _request(
+    prompt: Prompt, behaviours: Mapping[str, str], template: RequestTemplate, policy: Policy, about: Mapping[str, Any]
+) -> _Request:
+    asked = json.dumps([prompt.text, behaviours, {**about, "behaviours": None}], sort_keys=True, ensure_ascii=False)
+    key = hashlib.sha256(asked.encode()).hexdigest()[:32]
+    return _Request(key, prompt, behaviours, template.request(prompt.text, policy.text, behaviours))
+
+
+def _ask(requests: Sequence[_Request], engine: Engine, records: Records, template: RequestTemplate, seed: int) -> int:
+    """Ask what has no record yet: everything once, then once more what could not be read. Returns the number of generated tokens."""
+    by_key = {request.key: request for request in requests}
+    tokens = 0
+    for attempt in (1, 2):
+        jobs = list(_jobs(by_key.values(), records, template, attempt, seed))
+        if not jobs:
+            continue
+        with bar("Distilling" if attempt == 1 else "Asking again", len(jobs)) as advance:
+            for outcome in engine(jobs):
+                tokens += outcome.tokens
+                if outcome.error is None:
+                    found = _read(outcome.text, outcome.truncated, list(by_key[outcome.key].behaviours))
+                    records.add({"key": outcome.key, "attempt": attempt, **found})
+                advance(1)
+    return tokens
+
+
+def _jobs(
+    requests: Sequence[_Request] | Any, records: Records, template: RequestTemplate, attempt: int, seed: int
+) -> Iterator[Job]:
+    for request in requests:
+        if records.get(request.key, attempt):
+            continue
+        messages, first = request.messages, records.get(request.key, 1)
+        if attempt == 2:
+            if first is None or first.get("fault", TRUNCATED) == TRUNCATED:
+                continue  # not answered, read well, or as long the next time
+            messages = template.repair(messages, first["text"], first["fault"], request.behaviours)
+        yield Job(request.key, messages, seed=int(request.key[:7], 16) + seed + attempt)
+
+
+def _read(text: str, truncated: bool, behaviours: list[str]) -> dict[str, Any]:
+    try:
+        if truncated:
+            raise MalformedError(TRUNCATED)
+        if len(behaviours) == 1 and f"<{behaviours[0]}>" not in text:  # a single answer needs no tags to be told apart
+            answer = without_thinking(text).strip()
+            if not answer:
+                raise MalformedError(f"{behaviours[0]} is empty")
+            return {"answers": {behaviours[0]: answer}}
+        return {"answers": parse(text, behaviours)}
+    except MalformedError as fault:
+        return {"fault": str(fault), "text": text}
+
+
+def _rows(
+    asked: Sequence[Prompt],
+    requests: Sequence[_Request],
+    records: Records,
+    policy: Policy,
+    behaviours: Sequence[str],
+) -> tuple[list[dict[str, Any]], Counter[str], int]:
+    """The rows that are kept, how many were dropped for which reason, and how many prompts lack an answer."""
+    rows, dropped, failed = [], Counter[str](), 0
+    parts = itertools.groupby(requests, key=lambda request: request.prompt.id)
+    for prompt, (_, group) in zip(asked, parts, strict=True):
+        answers: dict[str, str] = {}
+        reason, instructions, lacking = None, "", False
+        for request in group:
+            record = records.get(request.key, 2) or records.get(request.key, 1)
+            lacking = lacking or record is None
+            instructions += request.messages[0]["content"] + "\n"
+            if record and "answers" in record:
+                answers |= record["answers"]
+            elif record:
+                reason = reason or record["fault"]
+        if lacking:
+            failed += 1
+            continue
+        reason = reason or first_fault(Row(prompt.text, prompt.language, answers, instructions))
+        if reason:
+            dropped[reason] += 1
+            continue
+        rows.append(
+            {
+                "id": prompt.id,
+                "prompt": prompt.text,
+                "category": prompt.category,
+                "label": prompt.label,
+                "language": prompt.language,
+                "policy": policy.axis,
+                **{mode: answers[mode] for mode in behaviours},
+                **({"split": prompt.split} if prompt.split else {}),
+            }
+        )
+    return rows, dropped, failed
