@@ -1,31 +1,27 @@
 """`distill`: from prompts to triplets, with answers from the user's own model."""
 
-import hashlib
 import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DistillError
 from ..files import write_atomic
-from ..inject import Message
 from ..modes import DEFAULT_MODES
-from ..progress import bar
+from .asking import Asking, Request
 from .card import write_card
-from .engine import Engine, Job, Sampling
+from .engine import Engine, Sampling
 from .filters import Row, first_fault
-from .parse import MalformedError, parse, without_thinking
 from .policy import Policy
-from .prompts import Prompt, read_prompts, without_repetitions
+from .prompts import read_prompts, without_repetitions
 from .records import Records
 from .template import RequestTemplate
 
 Direction = Literal["multi", "single"]
-TRUNCATED = "truncated"
 
 
 @dataclass(frozen=True)
@@ -59,16 +55,6 @@ class DistillReport:
     def to_dict(self) -> dict[str, Any]:
         """All of it, fit for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A request for some behaviours of a prompt."""
-
-    key: str
-    prompt: Prompt
-    behaviours: Mapping[str, str]
-    messages: list[Message]
 
 
 def distill(
@@ -136,14 +122,13 @@ def distill(
     given = read_prompts(prompts, label=label, category=category)
     unique = without_repetitions(given)
     asked = [prompt for prompt in unique[:limit] if prompt.digest % machines == place - 1]
-    requests = [
-        _request(prompt, part, template, policy, about) for prompt in asked for part in _parts(described, direction)
-    ]
+    parts = [described] if direction == "multi" else [{mode: text} for mode, text in described.items()]
+    requests = [Request.of(prompt, part, about) for prompt in asked for part in parts]
     output = Path(output)
     name = f"{place:05d}-of-{machines:05d}"
-    records = Records(output / "records", name)
-    tokens = _ask(requests, engine, records, template, seed)
-    rows, dropped, failed = _rows(asked, requests, records, policy, behaviours)
+    asking = Asking(Records(output / "records", name), template, policy, seed)
+    tokens = asking.ask(requests, engine)
+    rows, dropped, failed = _rows(requests, asking, behaviours)
     kept = Counter(row["category"] for row in rows)
     of_all = Counter(prompt.category for prompt in asked)
     report = DistillReport(
@@ -153,7 +138,7 @@ def distill(
         kept=len(rows),
         dropped=dict(dropped.most_common()),
         failed=failed,
-        repaired=sum("answers" in (records.get(request.key, 2) or {}) for request in requests),
+        repaired=sum("answers" in (asking.records.get(request.key, 2) or {}) for request in requests),
         by_category={name: (kept[name], of_all[name]) for name in sorted(of_all)},
         tokens=tokens,
         about=about,
@@ -165,83 +150,18 @@ def distill(
     return report
 
 
-def _parts(described: Mapping[str, str], direction: Direction) -> list[dict[str, str]]:
-    if direction == "multi":
-        return [dict(described)]
-    return [{mode: text} for mode, text in described.items()]
-
-
-def _request(
-    prompt: Prompt, behaviours: Mapping[str, str], template: RequestTemplate, policy: Policy, about: Mapping[str, Any]
-) -> _Request:
-    asked = json.dumps([prompt.text, behaviours, {**about, "behaviours": None}], sort_keys=True, ensure_ascii=False)
-    key = hashlib.sha256(asked.encode()).hexdigest()[:32]
-    return _Request(key, prompt, behaviours, template.request(prompt.text, policy.text, behaviours))
-
-
-def _ask(requests: Sequence[_Request], engine: Engine, records: Records, template: RequestTemplate, seed: int) -> int:
-    """Ask what has no record yet: everything once, then once more what could not be read. Returns the number of generated tokens."""
-    by_key = {request.key: request for request in requests}
-    tokens = 0
-    for attempt in (1, 2):
-        jobs = list(_jobs(by_key.values(), records, template, attempt, seed))
-        if not jobs:
-            continue
-        with bar("Distilling" if attempt == 1 else "Asking again", len(jobs)) as advance:
-            for outcome in engine(jobs):
-                tokens += outcome.tokens
-                if outcome.error is None:
-                    found = _read(outcome.text, outcome.truncated, list(by_key[outcome.key].behaviours))
-                    records.add({"key": outcome.key, "attempt": attempt, **found})
-                advance(1)
-    return tokens
-
-
-def _jobs(
-    requests: Sequence[_Request] | Any, records: Records, template: RequestTemplate, attempt: int, seed: int
-) -> Iterator[Job]:
-    for request in requests:
-        if records.get(request.key, attempt):
-            continue
-        messages, first = request.messages, records.get(request.key, 1)
-        if attempt == 2:
-            if first is None or first.get("fault", TRUNCATED) == TRUNCATED:
-                continue  # not answered, read well, or as long the next time
-            messages = template.repair(messages, first["text"], first["fault"], request.behaviours)
-        yield Job(request.key, messages, seed=int(request.key[:7], 16) + seed + attempt)
-
-
-def _read(text: str, truncated: bool, behaviours: list[str]) -> dict[str, Any]:
-    try:
-        if truncated:
-            raise MalformedError(TRUNCATED)
-        if len(behaviours) == 1 and f"<{behaviours[0]}>" not in text:  # a single answer needs no tags to be told apart
-            answer = without_thinking(text).strip()
-            if not answer:
-                raise MalformedError(f"{behaviours[0]} is empty")
-            return {"answers": {behaviours[0]: answer}}
-        return {"answers": parse(text, behaviours)}
-    except MalformedError as fault:
-        return {"fault": str(fault), "text": text}
-
-
 def _rows(
-    asked: Sequence[Prompt],
-    requests: Sequence[_Request],
-    records: Records,
-    policy: Policy,
-    behaviours: Sequence[str],
+    requests: Sequence[Request], asking: Asking, behaviours: Sequence[str]
 ) -> tuple[list[dict[str, Any]], Counter[str], int]:
     """The rows that are kept, how many were dropped for which reason, and how many prompts lack an answer."""
     rows, dropped, failed = [], Counter[str](), 0
-    parts = itertools.groupby(requests, key=lambda request: request.prompt.id)
-    for prompt, (_, group) in zip(asked, parts, strict=True):
+    for prompt, group in itertools.groupby(requests, key=lambda request: request.prompt):
         answers: dict[str, str] = {}
         reason, instructions, lacking = None, "", False
         for request in group:
-            record = records.get(request.key, 2) or records.get(request.key, 1)
+            record = asking.records.get(request.key, 2) or asking.records.get(request.key, 1)
             lacking = lacking or record is None
-            instructions += request.messages[0]["content"] + "\n"
+            instructions += asking.messages(request)[0]["content"] + "\n"
             if record and "answers" in record:
                 answers |= record["answers"]
             elif record:
@@ -260,7 +180,7 @@ def _rows(
                 "category": prompt.category,
                 "label": prompt.label,
                 "language": prompt.language,
-                "policy": policy.axis,
+                "policy": asking.policy.axis,
                 **{mode: answers[mode] for mode in behaviours},
                 **({"split": prompt.split} if prompt.split else {}),
             }
