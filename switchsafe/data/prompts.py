@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import TripletError
 from ..inject import Message
+from .triplets import STARTER, starter_rows
 
 HUB = "hub:"
 
@@ -24,7 +25,8 @@ def load_requests(source: str | Path, column: str = "prompt") -> list[dict[str, 
 
     Args:
         source: a text file, one prompt a line; a `.jsonl`, `.csv` or `.parquet` file; `-`, standard input, text or JSON lines; or
-            `hub:DATASET[:COLUMN]`, a dataset that `datasets.load_dataset` can load, of which its test split is read, or its first.
+            `hub:DATASET[:COLUMN]`, a dataset that `datasets.load_dataset` can load, of which its test split is read, or its first; or `starter`,
+            the prompts that ship with the package.
         column: that holds the prompts, text or a list of messages; it is called `prompt` in what is returned.
 
     Raises:
@@ -49,6 +51,10 @@ def _rows(source: str, column: str) -> tuple[str, Iterable[tuple[str, Any]]]:
         name, _, named = source.removeprefix(HUB).partition(":")
         rows = ({**row, column: row.get(named)} if named else row for row in _from_dataset(name))
         return f"the dataset {name}", ((f"row {number}", row) for number, row in enumerate(rows, 1))
+    if source == STARTER:
+        columns = ("id", "prompt", "category", "label", "language", "split")
+        rows = ({key: row[key] for key in columns if key in row} for row in starter_rows())
+        return source, ((f"line {number}", row) for number, row in enumerate(rows, 1))
     if source == "-":
         text, name, suffix = sys.stdin.read(), "standard input", ""
         suffix = ".jsonl" if text.lstrip().startswith("{") else ".txt"

@@ -86,11 +86,17 @@ def load_triplets(
     return kept
 
 
+def starter_rows() -> list[dict[str, Any]]:
+    """The triplets that ship with the package, as they stand in their file."""
+    text = files(__package__).joinpath("starter.jsonl").read_text(encoding="utf-8")
+    return [row for _, row in _lines(text, STARTER)]
+
+
 def _open(source: Any) -> tuple[str, Iterable[tuple[str, Any]]]:
     if not isinstance(source, (str, Path)):
         return "the dataset", ((f"row {number}", row) for number, row in enumerate(source))
     if str(source) == STARTER:
-        return "starter", _lines(files(__package__).joinpath("starter.jsonl").read_text(encoding="utf-8"), STARTER)
+        return STARTER, ((f"line {number}", row) for number, row in enumerate(starter_rows(), 1))
     path = Path(source).expanduser()
     if path.is_dir():
         parts = sorted(path.glob("data/*.jsonl"))

@@ -57,11 +57,10 @@ def run_rows(
     if not rows:
         return
     with model.continuous_batching_context_manager(
-        generation_config=config, continuous_batching_config=batching or _sizes(model, rows.values(), config)
+        generation_config=config, continuous_batching_config=batching or batching_for(model, rows.values(), config)
     ) as manager:
-        for name in sorted(
-            rows, key=lambda name: list(rows[name])
-        ):  # what begins alike and follows each other shares most
+        # What begins alike and follows one another shares most.
+        for name in sorted(rows, key=lambda name: list(rows[name])):
             manager.add_request(list(rows[name]), request_id=name)
         for _ in rows:
             while (result := manager.get_result(timeout=1)) is None:
@@ -88,7 +87,7 @@ def honoured(model: "PreTrainedModel", given: GenerationConfig | None, settings:
     return config
 
 
-def _sizes(
+def batching_for(
     model: "PreTrainedModel", rows: Collection[Sequence[int]], config: GenerationConfig
 ) -> ContinuousBatchingConfig:
     """On a CPU no more than is needed: the library would take most of the memory for its cache."""

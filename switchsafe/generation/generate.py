@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,13 +85,8 @@ def generate(
     weights = blend_weights(mode) if isinstance(mode, Mapping) else {}
     branches: list[Any] = list(weights) or [mode]
     template_kwargs = {"enable_thinking": False, **(chat_template_kwargs or {})}
-    rows = [
-        row
-        for branch in branches
-        for row in processor.apply_chat_template(conversations, mode=branch, policy=policy, **template_kwargs)[
-            "input_ids"
-        ]
-    ]
+    render = partial(processor.apply_chat_template, conversations, policy=policy, **template_kwargs)
+    rows = [row for branch in branches for row in render(mode=branch)["input_ids"]]
     inputs: dict[str, Any] = {**left_pad(rows, processor.tokenizer, model.device)}
     if not any(_setting(model, kwargs, name) for name in ("max_new_tokens", "max_length")):
         kwargs["max_new_tokens"] = DEFAULT_NEW_TOKENS
