@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from switchsafe import MagicTokenProcessor, load_model, load_triplets
-from switchsafe.distill.distill import DistillReport, distill
-from switchsafe.distill.engine import Engine, Job, Sampling
-from switchsafe.distill.http import http
-from switchsafe.distill.in_process import in_process
-from switchsafe.distill.policy import Policy
-from switchsafe.distill.template import RequestTemplate
+from switchsafe.distillation.distill import DistillReport, distill
+from switchsafe.distillation.engine import Engine, Job, Sampling
+from switchsafe.distillation.http import http
+from switchsafe.distillation.in_process import in_process
+from switchsafe.distillation.policy import Policy
+from switchsafe.distillation.template import RequestTemplate
 from switchsafe.generation.continuous import batching_for, honoured
 from switchsafe.models import resolve
 

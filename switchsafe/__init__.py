@@ -7,6 +7,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from .data.triplets import Triplet, load_triplets
+    from .distillation.distill import distill
     from .errors import SwitchsafeError
     from .evaluation.confusion import measure_confusion
     from .evaluation.sam import SamReport, measure_sam
@@ -42,6 +43,7 @@ _HOMES = {
     "SwitchsafeError": "errors",
     "TokenLeakLogitsProcessor": "generation.leak",
     "Triplet": "data.triplets",
+    "distill": "distillation.distill",
     "generate": "generation.generate",
     "generate_many": "generation.many",
     "load_model": "models",
@@ -68,6 +70,7 @@ __all__ = [
     "TokenLeakLogitsProcessor",
     "Triplet",
     "__version__",
+    "distill",
     "generate",
     "generate_many",
     "load_model",

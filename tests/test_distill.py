@@ -14,14 +14,14 @@ from openai_server import openai_server, perfect
 
 from switchsafe import load_triplets
 from switchsafe.data.prompts import load_requests
-from switchsafe.distill.distill import distill
-from switchsafe.distill.engine import Job, Sampling
-from switchsafe.distill.filters import FILTERS, Row, first_fault
-from switchsafe.distill.http import http
-from switchsafe.distill.parse import MalformedError, parse
-from switchsafe.distill.policy import Policy
-from switchsafe.distill.prompts import read_prompts, without_repetitions
-from switchsafe.distill.template import RequestTemplate
+from switchsafe.distillation.distill import distill
+from switchsafe.distillation.engine import Job, Sampling
+from switchsafe.distillation.filters import FILTERS, Row, first_fault
+from switchsafe.distillation.http import http
+from switchsafe.distillation.parse import MalformedError, parse
+from switchsafe.distillation.policy import Policy
+from switchsafe.distillation.prompts import read_prompts, without_repetitions
+from switchsafe.distillation.template import RequestTemplate
 from switchsafe.errors import DistillError, RunError, TripletError
 
 FIELDS = ("pos", "rej", "neg")
@@ -460,7 +460,7 @@ def test_leaving_early_leaves_nothing_running():
 
 
 def test_a_model_in_this_process_answers(tiny_model, processor, tmp_path):
-    from switchsafe.distill.in_process import in_process
+    from switchsafe.distillation.in_process import in_process
 
     tokenizer = processor.tokenizer
     jobs = [Job(str(i), [{"role": "user", "content": text}]) for i, text in enumerate(("Hi?", "Why?", "How far?"))]

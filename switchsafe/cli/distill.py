@@ -56,10 +56,10 @@ def distill_command(
     Called again it goes on where it was stopped. Exits with 1 when prompts are left without an answer because the model or a server failed.
     """
     from ..data.prompts import load_requests
-    from ..distill.distill import distill
-    from ..distill.engine import Sampling
-    from ..distill.policy import Policy
-    from ..distill.template import RequestTemplate
+    from ..distillation.distill import distill
+    from ..distillation.engine import Sampling
+    from ..distillation.policy import Policy
+    from ..distillation.template import RequestTemplate
     from ..tables import show_distill
 
     place, slash, machines = shard.partition("/")
@@ -103,7 +103,7 @@ def _engine(model: str, server: str, in_flight: int, fields: str, use_vllm: bool
     if fields and not server:
         raise DistillError("--server-fields is for --server.")
     if server:
-        from ..distill.http import http
+        from ..distillation.http import http
 
         try:
             extra = json.loads(fields or "{}")
@@ -111,10 +111,10 @@ def _engine(model: str, server: str, in_flight: int, fields: str, use_vllm: bool
             raise DistillError("--server-fields is not JSON.") from None
         return http(names(server), model, sampling, in_flight=in_flight, extra=extra)
     if use_vllm:
-        from ..distill.vllm import vllm
+        from ..distillation.vllm import vllm
 
         return vllm(model, sampling)
-    from ..distill.in_process import in_process
+    from ..distillation.in_process import in_process
     from ..models import default_device, load_model
     from ..processing import MagicTokenProcessor
 

@@ -38,7 +38,7 @@ class Policy:
         Raises:
             DistillError: there is no such file, or it lacks something.
         """
-        path = Path(str(files("switchsafe") / "distill" / "policies" / f"{source}.yaml"))
+        path = Path(str(files("switchsafe") / "distillation" / "policies" / f"{source}.yaml"))
         if source not in SHIPPED:
             path = Path(source).expanduser()
         try:

@@ -30,7 +30,7 @@ def write_card(folder: Path, licence: str) -> Path:
     )
     card = DatasetCard.from_template(
         data,
-        template_str=(files("switchsafe") / "distill" / "templates" / "card.md.jinja").read_text(encoding="utf-8"),
+        template_str=(files("switchsafe") / "distillation" / "templates" / "card.md.jinja").read_text(encoding="utf-8"),
         about=about,
         asked=sum(both[1] for both in categories.values()),
         kept=sum(report["kept"] for report in reports),

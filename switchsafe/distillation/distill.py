@@ -84,7 +84,7 @@ def distill(
 
     Args:
         prompts: mappings with `prompt` and, where there are any, `id`, `category`, `label`, `language`, `split`.
-        engine: answers requests: `in_process`, `http` or `vllm`, or a function of your own (`switchsafe.distill.engine`).
+        engine: answers requests: `in_process`, `http` or `vllm`, or a function of your own (`switchsafe.distillation.engine`).
         output: a folder.
         model: name of the model behind the engine; part of the hash.
         behaviours: modes to ask for; `neg` only if you name it.

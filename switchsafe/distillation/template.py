@@ -46,7 +46,7 @@ class RequestTemplate:
         Raises:
             DistillError: there is no such file, or it is no template.
         """
-        path = Path(str(files("switchsafe") / "distill" / "templates" / f"{source}.jinja"))
+        path = Path(str(files("switchsafe") / "distillation" / "templates" / f"{source}.jinja"))
         if source not in SHIPPED:
             path = Path(source).expanduser()
         try:
