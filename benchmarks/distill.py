@@ -33,9 +33,6 @@ from switchsafe.distillation.template import RequestTemplate
 from switchsafe.generation.continuous import batching_for, honoured
 from switchsafe.models import resolve
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from openai_server import openai_server
-
 MODES = ("pos", "rej")
 SAMPLING = Sampling(temperature=0.7, max_new_tokens=320)
 
@@ -166,12 +163,17 @@ def engines(console: Console, count: int) -> None:
     jobs = [
         Job(str(i), [{"role": "system", "content": "<pos>"}, {"role": "user", "content": f"{i}?"}]) for i in range(1600)
     ]
-    with openai_server(latency=0.2) as server:
-        engine = http([server.url], "m", Sampling(), in_flight=32)
+    script = Path(__file__).parent.parent / "tests" / "openai_server.py"
+    command = [sys.executable, str(script), "0.2"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin
+        assert server.stdout
+        engine = http([server.stdout.readline().strip()], "m", Sampling(), in_flight=32)
+        list(engine(jobs[:64]))  # connections are open before the clock starts
         start = time.perf_counter()
         answered = sum(outcome.error is None for outcome in engine(jobs))
         seconds = time.perf_counter() - start
-        most = server.most
+        most = server.communicate()[0].strip()
     ideal = 32 / 0.2
     console.print(
         f"over HTTP: {answered} requests in {seconds:.1f} s, {answered / seconds / ideal:.2f} of the ideal rate of 32 in flight at 200 ms; "

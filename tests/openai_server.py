@@ -48,6 +48,8 @@ def openai_server(answer: Callable[[dict[str, Any]], Any] = perfect, latency: fl
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and body in one packet, or each answer waits 40 ms for an acknowledgement
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -103,3 +105,14 @@ def openai_server(answer: Callable[[dict[str, Any]], Any] = perfect, latency: fl
     finally:
         server.shutdown()
         server.server_close()
+
+
+if (
+    __name__ == "__main__"
+):  # in a process of its own: prints its address, and how many requests were under way at most when its input ends
+    import sys
+
+    with openai_server(latency=float(sys.argv[1])) as running:
+        print(running.url, flush=True)
+        sys.stdin.read()
+        print(running.most, flush=True)
