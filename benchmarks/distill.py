@@ -1,6 +1,7 @@
 """What distillation yields on the starter, through a real server and in this process, and how near its engines come to what is possible.
 
-python benchmarks/distill.py                         # about an hour on 2 cores
+pip install "transformers[serving]"
+python benchmarks/distill.py                         # about half an hour on 2 cores
 python benchmarks/distill.py --only engines
 """
 
@@ -21,7 +22,6 @@ from typing import Any
 import httpx
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from switchsafe import MagicTokenProcessor, load_model, load_triplets
 from switchsafe.distillation.distill import DistillReport, distill
@@ -74,6 +74,8 @@ def transformers_serve(model: str) -> Iterator[str]:
         try:
             url = f"http://127.0.0.1:{port}"
             for _ in range(600):
+                if process.poll() is not None:
+                    raise SystemExit('transformers serve ended: pip install "transformers[serving]"')
                 with contextlib.suppress(httpx.TransportError):
                     if httpx.get(f"{url}/health").status_code == 200:
                         break
@@ -86,19 +88,6 @@ def transformers_serve(model: str) -> Iterator[str]:
 def yields(console: Console, count: int) -> None:
     """60 prompts of the starter's train split, both arms, through both engines."""
     rows = prompts(count)
-    model = load_model("starter")
-    tokenizer = MagicTokenProcessor.from_pretrained("starter").tokenizer
-    table = Table(
-        "engine",
-        "direction",
-        "kept",
-        "read at once",
-        "read after repair",
-        "dropped",
-        "tokens",
-        "minutes",
-        title=f"{count} prompts, behaviours pos and rej",
-    )
 
     def measure(name: str, engine: Engine, served: str) -> None:
         for direction in ("multi", "single"):
@@ -108,22 +97,21 @@ def yields(console: Console, count: int) -> None:
                     rows, engine, folder, model=served, behaviours=MODES, direction=direction, sampling=SAMPLING
                 )
                 minutes = (time.perf_counter() - start) / 60
-            table.add_row(name, direction, *_counts(report), f"{report.tokens:,}", f"{minutes:.1f}")
+            console.print(f"{name}, {direction}: {_counts(report)}; {report.tokens:,} tokens, {minutes:.1f} minutes")
 
-    measure("in this process", in_process(model, tokenizer, SAMPLING), "starter")
-    del model
     folder = resolve("starter")
     with transformers_serve(folder) as url:
         measure("transformers serve", http([url], folder, SAMPLING, in_flight=16), folder)
-    console.print(table)
+    model, tokenizer = load_model("starter"), MagicTokenProcessor.from_pretrained("starter").tokenizer
+    measure("in this process", in_process(model, tokenizer, SAMPLING), "starter")
 
 
-def _counts(report: DistillReport) -> list[str]:
+def _counts(report: DistillReport) -> str:
     asked = sum(asked for _, asked in report.by_category.values())
-    unread = sum(n for reason, n in report.dropped.items() if any(w in reason for w in UNREAD))
+    unread = sum(n for reason, n in report.dropped.items() if any(word in reason for word in UNREAD))
     read = asked - unread - report.failed
     reasons = ", ".join(f"{reason} {count}" for reason, count in report.dropped.items()) or "none"
-    return [f"{report.kept} of {asked}", str(max(0, read - report.repaired)), str(report.repaired), reasons]
+    return f"{read} of {asked} read ({report.repaired} answers after repair), {report.kept} kept; dropped: {reasons}"
 
 
 UNREAD = ("missing", "twice", "no end", "no beginning", "outside", "empty", "truncated")
