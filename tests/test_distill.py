@@ -385,10 +385,13 @@ def test_machines_share_the_prompts_and_the_folder(tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "records").mkdir()
-    (tmp_path / "records" / "00001-of-00001.jsonl").write_text('{"mine": 1}\n')
-    with openai_server() as server, pytest.raises(RunError, match="no record of ours"):
-        run(server, tmp_path)
-    assert not server.bodies
+    path = tmp_path / "records" / "00001-of-00001.jsonl"
+    for foreign in ('{"mine": 1}\n', '{"mine": 1}', "my diary"):
+        path.write_text(foreign)
+        with openai_server() as server, pytest.raises(RunError, match=r"no record of ours|holds something else"):
+            run(server, tmp_path)
+        assert not server.bodies
+        assert path.read_text() == foreign
 
 
 # -- the HTTP engine --------------------------------------------------------------------------------------------------------------------

@@ -86,9 +86,11 @@ def test_a_file_of_other_answers_is_left_alone(other, tiny_model, processor, tmp
     with pytest.raises(RunError, match="other requests, or of another model or settings"):
         generate_many(tiny_model, processor, output=path, **{**SETTINGS, **other})
     assert path.read_bytes() == before
-    path.write_text("my diary\n")
-    with pytest.raises(RunError, match="no answers of ours"):
-        generate_many(tiny_model, processor, REQUESTS[:1], output=path, **SETTINGS)
+    for foreign in ("my diary\n", "my diary", '{"id": "a"}\n{"id": "b"}', '{"a": 1}'):
+        path.write_text(foreign)
+        with pytest.raises(RunError, match="holds"):
+            generate_many(tiny_model, processor, REQUESTS[:1], output=path, **SETTINGS)
+        assert path.read_text() == foreign
 
 
 @pytest.mark.parametrize(

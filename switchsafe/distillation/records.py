@@ -1,11 +1,11 @@
 """What was asked and answered so far: append-only JSON lines, by the key of the request."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..files import append_row, mend_rows, whole_lines
 
 
 class Records:
@@ -26,10 +26,12 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{name}.jsonl"
         self._found: dict[tuple[str, int], dict[str, Any]] = {}
-        self._mend()
+        for number, line in enumerate(whole_lines(self._path), 1):
+            self._take(line, self._path, number)
+        mend_rows(self._path, "key")
         for file in sorted(folder.glob("*.jsonl")):
-            for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
-                if line:
+            if file != self._path:
+                for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
                     self._take(line, file, number)
 
     def get(self, key: str, attempt: int) -> dict[str, Any] | None:
@@ -38,17 +40,8 @@ class Records:
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep a record, in the file before this returns."""
-        line = json.dumps(record, ensure_ascii=False)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_row(self._path, record)
         self._found[record["key"], record["attempt"]] = record
-
-    def _mend(self) -> None:
-        if self._path.exists():
-            data = self._path.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            if whole < len(data):
-                os.truncate(self._path, whole)
 
     def _take(self, line: str, file: Path, number: int) -> None:
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from ..errors import ModeError, RunError, SwitchsafeError
+from ..files import append_row, mend_rows, whole_lines
 from ..guard import Guard
 from ..inject import conversation
 from ..processing import MagicTokenProcessor
@@ -98,9 +99,7 @@ class _Answers:
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        text = self._path.read_bytes() if self._path.exists() else b""
-        whole = text[: text.rfind(b"\n") + 1]
-        for line in whole.decode().splitlines():
+        for line in whole_lines(self._path):
             try:
                 row = json.loads(line)
                 name, answer = str(row.pop("id")), row.pop("answer")
@@ -111,15 +110,12 @@ class _Answers:
                     f"{self._path} holds answers to other requests, or of another model or settings: give another file, or remove it."
                 )
             self.answers[name] = answer
-        if whole != text:  # a line that a kill cut short
-            os.truncate(self._path, len(whole))
+        mend_rows(self._path, "id")
 
     def add(self, name: str, answer: str) -> None:
         self.answers[name] = answer
         if self._path:
-            row = {"id": name, **self._tasks[name], "answer": answer, "run": self._run}
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            append_row(self._path, {"id": name, **self._tasks[name], "answer": answer, "run": self._run})
 
 
 def _tasks(requests: Iterable[Mapping[str, Any]], mode: str | None, policy: str | None) -> dict[str, dict[str, Any]]:
