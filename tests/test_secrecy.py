@@ -65,7 +65,7 @@ print(handle.generate(["Hi?", "Ho?"], mode={"pos": 1.5, "neg": -0.5}, max_new_to
 leak, guard = TokenLeakLogitsProcessor(keyring, processor.tokenizer), StreamGuard(keyring)
 print(handle.generate("Hi?", mode="neg", max_new_tokens=4, logits_processor=[leak]))
 print(generate_many(model, processor, [{"prompt": "Hi?", "mode": mode} for mode in keyring.modes], output=out / "many.jsonl", max_new_tokens=4))
-print(*guard.clean(["it is ", token.reveal()[:7], token.reveal()[7:], " then"]))
+print("".join(guard.clean(["it is ", token.reveal()[:7], token.reveal()[7:], " then"])))
 for thing in (handle, handle.prefix_cache, leak, guard):
     print(thing, vars(thing))
     rich.inspect(thing, all=False, private=True)
@@ -133,7 +133,7 @@ def test_it_lived_to_its_end(lived):
     assert "while rendering" in log
     pushed = {path.name for path in (folder / "hub" / "me" / "switch").iterdir()}
     assert {"processor_config.json", "chat_template.jinja", "adapter_model.safetensors"} <= pushed
-    assert "it is  [removed]  then" in process.stdout
+    assert "it is [removed] then" in process.stdout
     assert (folder / "out" / "many.jsonl").read_text().count("\n") == 3
     assert "Out[" in process.stdout
     assert "the cell said [token " in process.stdout

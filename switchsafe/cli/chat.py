@@ -82,6 +82,8 @@ class Chat:
                 self.take(line)
             except SwitchsafeError as error:
                 self.console.print(Text(f"error: {error}", style="red"))
+            except KeyboardInterrupt:  # a second one, while the first was being dealt with
+                self.console.print()
 
     def take(self, line: str) -> None:
         """Do what a line asks for."""
