@@ -63,9 +63,8 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 def whole_lines(path: Path) -> list[str]:
     """The lines of a file that `append_row` wrote, without one that a kill cut short; none if there is no file."""
     data = path.read_bytes() if path.exists() else b""
-    return (
-        data[: data.rfind(b"\n") + 1].decode().split("\n")[:-1]
-    )  # not splitlines(): U+2028 may stand inside a JSON string
+    whole = data[: data.rfind(b"\n") + 1].decode()
+    return whole.split("\n")[:-1]  # not splitlines(): U+2028 may stand inside a JSON string
 
 
 def mend_rows(path: Path, first: str) -> None:

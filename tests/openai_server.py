@@ -71,7 +71,8 @@ def openai_server(answer: Callable[[dict[str, Any]], Any] = perfect, latency: fl
                 return self.send(404, b'{"error": "no such route"}')
             said = state.answer(body)
             if isinstance(said, int):
-                return self.send(said, b'{"error": "scripted"}')
+                quoted = self.headers.get("Authorization", "nobody")
+                return self.send(said, json.dumps({"error": f"scripted, for {quoted}"}).encode())
             text, reason = said if isinstance(said, tuple) else (said, "stop")
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
             data = json.dumps({"choices": [choice], "usage": {"completion_tokens": len(text.split())}}).encode()

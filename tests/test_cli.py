@@ -104,7 +104,9 @@ def test_an_environment_variable_can_hold_the_keyring(tiny_folder, ring_file):
 
 def test_generate_answers_a_file(tiny_folder, tmp_path):
     ring = Keyring.mint(MODES).save(tmp_path / "ring.json")
-    (tmp_path / "asked.jsonl").write_text('{"prompt": "Hi?", "mode": "rej", "id": "a"}\n{"prompt": "Why?"}\n')
+    (tmp_path / "asked.jsonl").write_text(
+        '{"prompt": "Hi?", "mode": "rej", "id": "a"}\n{"prompt": "Why?", "mode": null}\n'
+    )
     common = (
         "generate",
         tiny_folder,
@@ -130,6 +132,7 @@ def test_generate_answers_a_file(tiny_folder, tmp_path):
     refused(run(*common), "has no mode", "--mode")
     refused(run(*common, "--mode", "calm"), "'calm'")
     refused(run(*common, "Hi?", "--mode", "pos"), "either a prompt or --input")
+    refused(run(*common, "--mode", "pos=0.5,rej=0.5"), "a blend answers one prompt")
 
 
 def test_generate_takes_a_blend(tiny_model, tiny_folder, processor, keyring, tmp_path):

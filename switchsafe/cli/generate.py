@@ -79,7 +79,12 @@ def _answer_file(
 ) -> None:
     from ..data.prompts import load_requests
 
-    requests = [{"mode": mode, "policy": policy, **request} for request in load_requests(source)]
+    if "=" in mode:
+        raise ModeError("a blend answers one prompt, not a file: give a mode, or call generate in Python.")
+    requests = [
+        {**request, "mode": request.get("mode") or mode, "policy": request.get("policy") or policy}
+        for request in load_requests(source)
+    ]
     for request in requests:
         if not request["mode"]:
             raise ModeError(f"a prompt in {source} has no mode: add --mode, {' or '.join(ring.modes)}.")

@@ -126,7 +126,10 @@ async def _once(client: httpx.AsyncClient, url: str, body: dict[str, Any], key: 
     if response.status_code in _TRY_AGAIN:
         raise _BusyError(f"status {response.status_code}")
     if response.status_code >= 400:
-        reason = " ".join(response.text.split())[:200]
+        reason = " ".join(response.text.split())
+        if secret := os.environ.get(API_KEY_VARIABLE):
+            reason = reason.replace(secret, "[key]")  # some servers quote it
+        reason = reason[:200]
         raise DistillError(f"{url} refused the request with status {response.status_code}: {reason}")
     try:
         data = response.json()
