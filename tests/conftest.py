@@ -2,7 +2,10 @@
 
 import json
 import os
+import random
+import secrets
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,16 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
         os.environ.pop(name, None)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _same_dice(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every run mints the same keyrings: what a tiny random model says depends on the token as much as on its seed."""
+    dice = random.Random(request.node.name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secrets, "choice", dice.choice)
+        patch.setattr(secrets, "SystemRandom", lambda: dice)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved tiny random chat model with its tokenizer."""
@@ -51,7 +64,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    text = Path(__file__).read_text()
+    text = (
+        Path(__file__).parents[1] / "LICENSE"
+    ).read_text()  # a text that never changes, so neither does what the model says
     core.train_from_iterator([text, "system\nuser\nassistant\n" * 20], trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,

@@ -1,9 +1,11 @@
 """`switchsafe chat` over a pipe, and in a real terminal."""
 
+import json
 import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,11 +85,14 @@ def test_a_wrong_beginning_is_one_line(tiny_folder, ring_file):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_in_a_terminal_the_badge_shows_the_mode_and_ctrl_c_stops_an_answer(tiny_folder, ring_file):
+def test_in_a_terminal_the_badge_shows_the_mode_and_ctrl_c_stops_an_answer(tiny_folder, ring_file, tmp_path):
+    endless = shutil.copytree(tiny_folder, tmp_path / "endless")
+    for file in (endless / "config.json", endless / "generation_config.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": None}))
     ours, theirs = pty.openpty()
     more = ("--max-new-tokens", "100000", "--mode", "neg")
     process = subprocess.Popen(
-        command(tiny_folder, ring_file, *more),
+        command(endless, ring_file, *more),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -111,10 +116,11 @@ def test_in_a_terminal_the_badge_shows_the_mode_and_ctrl_c_stops_an_answer(tiny_
         assert "48;2;255;127;14" in until(r" rej .*? "), "the colour of rej"
         os.write(ours, b"Tell me a long story.\n")
         until(r"story\.\r\n")
-        signalled = time.monotonic()
+        began = signalled = time.monotonic()
         while "(stopped)" not in seen:  # the first may come before the answer has begun
             if select.select([ours], [], [], 1)[0]:
                 seen += os.read(ours, 4096).decode(errors="replace")
+            assert time.monotonic() - began < 120, seen
             if time.monotonic() - signalled > 3:
                 os.killpg(process.pid, signal.SIGINT)
                 signalled = time.monotonic()

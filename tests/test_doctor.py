@@ -25,10 +25,10 @@ def test_every_real_template_is_right_or_refused_with_a_reason(processor):
 def test_a_template_that_hides_or_moves_something_is_wrong_or_refused(processor):
     probe = probe_processor(processor)
     drops = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
-    # Carries the token, but writes something else as soon as the first line is not an ordinary word.
-    peeks = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{% if '0' in m['content'] or '1' in m['content'] or '2' in m['content'] or '3' in m['content'] or '4' in m['content'] or '5' in m['content'] or 'e' in m['content'].split()[0] %}!{% endif %}\n{% endfor %}"
+    # Carries the token, but writes something else when the first line is as long as a token.
+    peeks = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{% if m['content'].split()[0]|length == 16 %}!{% endif %}\n{% endfor %}"
     assert check_template("drops", drops, probe).verdict in (REFUSED, RIGHT)  # then the user turn carries it
-    assert check_template("peeks", peeks.replace("or 'e' in m['content'].split()[0] ", ""), probe).verdict == WRONG
+    assert check_template("peeks", peeks, probe).verdict == WRONG
 
 
 def test_the_command_prints_the_table(tiny_folder, tmp_path):

@@ -47,7 +47,7 @@ def samples(model, tokenizer, ring, count, temperature, guarded):
 def test_a_model_that_says_its_tokens_cannot(temperature, parrot, tokenizer):
     model, ring = parrot
     guard = Guard(ring.secrets())
-    loud = sum(map(guard.holds, samples(model, tokenizer, ring, 250, temperature, guarded=False)))
+    loud = sum(map(guard.holds, samples(model, tokenizer, ring, 1000, temperature, guarded=False)))
     assert loud > 10, "without the processor it does"
     assert not any(map(guard.holds, samples(model, tokenizer, ring, 2500, temperature, guarded=True)))
 
