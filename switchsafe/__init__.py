@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .secret import Secret
     from .training.recipe import Recipe
     from .training.sam_callback import SamCallback
-    from .training.sft import train
+    from .training.train import train
 
 # Name -> module, imported on first use: `import switchsafe` stays free of torch (DESIGN decision 9).
 _HOMES = {
@@ -52,7 +52,7 @@ _HOMES = {
     "measure_sam": "evaluation.sam",
     "sam_score": "metrics.sam",
     "switchable": "generation.switchable",
-    "train": "training.sft",
+    "train": "training.train",
 }
 
 __all__ = [

@@ -92,7 +92,8 @@ def quickstart(
     from .starter import starter_folder
     from .training.progress import TrainingBar
     from .training.recipe import Recipe
-    from .training.sft import check_run, train
+    from .training.run import check_run
+    from .training.train import train
 
     output, keyring_path = Path(output).expanduser().resolve(), Path(keyring_path).expanduser().resolve()
     if keyring_path.is_relative_to(output):
@@ -145,6 +146,7 @@ def _measure(
     from .evaluation.sam import measure_sam
     from .judges.mode import ModeJudge
     from .models import default_device, load_model
+    from .training.card import put_measured
 
     triplets = load_triplets(recipe.triplets, modes=recipe.modes, languages=recipe.languages)
     test = [triplet for triplet in triplets if triplet.split == "test"]
@@ -161,6 +163,11 @@ def _measure(
     say("Answering every held-out prompt in every mode")
     judge = ModeJudge([triplet for triplet in triplets if triplet.split != "test"], recipe.modes)
     confusion = measure_confusion(model, processor, test, judge, modes=recipe.modes)
+    put_measured(
+        adapter,
+        f"On {len(test)} held-out prompts of the starter set. Mode confusion by a judge that never saw them:\n\n"
+        f"{confusion.to_markdown()}\n\n{after.to_markdown()}",
+    )
     shown = [next(i for i, triplet in enumerate(test) if triplet.label == label) for label in ("safe", "unsafe")]
     return {
         "test_prompts": len(test),
@@ -185,7 +192,7 @@ def clear(output: str | os.PathLike) -> None:
     Raises:
         RunError: the folder holds files and no run of ours.
     """
-    from .training.sft import ADAPTER, CHECKPOINTS, LOG_FILE, RUN_FILE
+    from .training.run import ADAPTER, CHECKPOINTS, LOG_FILE, RUN_FILE
 
     output = Path(output).expanduser()
     if not output.exists() or not any(output.iterdir()):

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from .doctor import TemplateVerdict
     from .hub.scan import ScanReport
     from .quickstart import QuickstartReport
+    from .training.preview import Preview
 
 SAM_NAME = "SAM (Euclidean, raw logits, first answer token)"
 
@@ -105,6 +107,22 @@ def show_quickstart(report: "QuickstartReport", output: Path, keyring: Path, con
         'print(generate(model, processor, "How do I kill a zombie process?", mode="pos"))',
     ):
         console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_preview(preview: "Preview", console: Console) -> None:
+    """Rows by kind, and some of them."""
+    total = sum(preview.counts.values())
+    table = Table("kind", "rows", "share", title="What the model will see", title_justify="left")
+    for kind, count in preview.counts.items():
+        table.add_row(kind, f"{count:,}", f"{count / total:.1%}")
+    console.print(table)
+    console.print(
+        f"{total:,} rows, {preview.ids:,} ids, of which {preview.learnt:,} have a loss; the longest row has {preview.longest}.\n"
+    )
+    for row in preview.rows:
+        console.print(f"[bold]{row.kind}[/]{f', answered in {row.mode}' if row.mode else ''} ({row.ids} ids)")
+        console.print(Text(row.seen, style="dim"), Text(row.learnt, style="green"), sep="")
+        console.print()
 
 
 def show_templates(verdicts: Sequence["TemplateVerdict"], console: Console) -> None:

@@ -1,10 +1,14 @@
 """The command as a user meets it: a process, its exit code, and what it prints."""
 
+import io
 import json
 import os
 import stat
 import subprocess
 import sys
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from unittest import mock
 
 import pytest
 from conftest import MODES
@@ -20,6 +24,23 @@ def run(*arguments, **environment):
         check=False,
         env=os.environ | {"NO_COLOR": "1", "TERM": "dumb"} | environment,
     )
+
+
+def here(*arguments):
+    """The same in this process: sooner, for help and errors."""
+    from switchsafe.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        redirect_stdout(out),
+        redirect_stderr(err),
+        warnings.catch_warnings(),
+        mock.patch.dict(os.environ, {"NO_COLOR": "1", "TERM": "dumb"}),
+        mock.patch.object(sys, "argv", ["switchsafe", *map(str, arguments)]),
+        pytest.raises(SystemExit) as stop,
+    ):
+        main()
+    return subprocess.CompletedProcess(arguments, stop.value.code or 0, out.getvalue(), err.getvalue())
 
 
 def refused(done, *said):
@@ -61,20 +82,23 @@ def test_keys_new_list_rotate_path(tmp_path):
     assert [slot["retired"] for slot in rotated["slots"]] == [0, 1]
     shown = new.stdout + listed + json.dumps(rotated)
     assert not any(secret.reveal() in shown for secret in ring.secrets())
-    refused(run("keys", "new", **config), "never overwritten")
-    refused(run("keys", "rotate", "rej", **config), "--aliases 2")
+    refused(here("keys", "new", **config), "never overwritten")
+    refused(here("keys", "rotate", "rej", **config), "--aliases 2")
 
 
 def test_every_verb_has_help_with_an_example():
     for verb in (
         ["quickstart"],
         ["train"],
+        ["preview"],
+        ["distill"],
+        ["scan"],
         ["generate"],
         ["chat"],
         ["sam"],
         *(["keys", v] for v in ("new", "list", "rotate", "path")),
     ):
-        done = run(*verb, "--help")
+        done = here(*verb, "--help")
         assert done.returncode == 0
         assert f"Example: switchsafe {' '.join(verb)}" in " ".join(done.stdout.split())
 
@@ -129,10 +153,10 @@ def test_generate_answers_a_file(tiny_folder, tmp_path):
     assert json.loads(done.stdout) == {"answers": 2, "output": str(output)}
     found = {row["id"]: row["answer"] for row in map(json.loads, output.read_text().splitlines())}
     assert found == {"a": rows[0]["answer"], "1": rows[1]["answer"]}
-    refused(run(*common), "has no mode", "--mode")
-    refused(run(*common, "--mode", "calm"), "'calm'")
-    refused(run(*common, "Hi?", "--mode", "pos"), "either a prompt or --input")
-    refused(run(*common, "--mode", "pos=0.5,rej=0.5"), "a blend answers one prompt")
+    refused(here(*common), "has no mode", "--mode")
+    refused(here(*common, "--mode", "calm"), "'calm'")
+    refused(here(*common, "Hi?", "--mode", "pos"), "either a prompt or --input")
+    refused(here(*common, "--mode", "pos=0.5,rej=0.5"), "a blend answers one prompt")
 
 
 def test_generate_takes_a_blend(tiny_model, tiny_folder, processor, keyring, tmp_path):
@@ -142,17 +166,17 @@ def test_generate_takes_a_blend(tiny_model, tiny_folder, processor, keyring, tmp
     blend = {"pos": 1.5, "neg": -0.5}
     answer = generate(tiny_model, processor, prompt, mode=blend, max_new_tokens=8, do_sample=False)
     assert json.loads(done.stdout) == {"prompt": prompt, "mode": blend, "policy": None, "answer": answer}
-    refused(run(*common, "--mode", "pos=0.5,rej=0.2"), "add up to 1")
-    refused(run(*common, "--mode", "pos=half,rej=0.5"), "pos=0.7,rej=0.3")
-    refused(run(*common), "no mode was given", "pos or rej or neg")
+    refused(here(*common, "--mode", "pos=0.5,rej=0.2"), "add up to 1")
+    refused(here(*common, "--mode", "pos=half,rej=0.5"), "pos=0.7,rej=0.3")
+    refused(here(*common), "no mode was given", "pos or rej or neg")
 
 
 # -- bad input: one line, exit code 2, nothing written -----------------------------------------------------------------------------
 
 
 def test_unknown_model(ring_file, tmp_path):
-    refused(run("generate", "no-such/model", "Hi?", "--mode", "pos", "-k", ring_file), "no-such/model", "starter")
-    refused(run("generate", tmp_path / "missing", "Hi?", "--mode", "pos", "-k", ring_file), "no folder")
+    refused(here("generate", "no-such/model", "Hi?", "--mode", "pos", "-k", ring_file), "no-such/model", "starter")
+    refused(here("generate", tmp_path / "missing", "Hi?", "--mode", "pos", "-k", ring_file), "no folder")
 
 
 def test_model_without_a_chat_template(tiny_folder, ring_file, tmp_path):
@@ -164,22 +188,22 @@ def test_model_without_a_chat_template(tiny_folder, ring_file, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "bare")
-    refused(run("generate", tmp_path / "bare", "Hi?", "--mode", "pos", "-k", ring_file), "no chat template")
+    refused(here("generate", tmp_path / "bare", "Hi?", "--mode", "pos", "-k", ring_file), "no chat template")
 
 
 def test_keyring_faults(tiny_folder, ring_file, tmp_path):
     refused(
-        run("generate", tiny_folder, "Hi?", "--mode", "neg", "-k", ring_file),
+        here("generate", tiny_folder, "Hi?", "--mode", "neg", "-k", ring_file),
         "'neg' is not in this keyring",
         "pos, rej",
     )
-    refused(run("generate", tiny_folder, "Hi?", "--mode", "no such mode", "-k", ring_file), "not in this keyring")
-    refused(run("keys", "list", "-k", tmp_path / "none.json"), "keys new")
-    refused(run("keys", "new", "--modes", "po s", "-o", tmp_path / "new.json"), "not a usable name")
+    refused(here("generate", tiny_folder, "Hi?", "--mode", "no such mode", "-k", ring_file), "not in this keyring")
+    refused(here("keys", "list", "-k", tmp_path / "none.json"), "keys new")
+    refused(here("keys", "new", "--modes", "po s", "-o", tmp_path / "new.json"), "not a usable name")
     assert not (tmp_path / "new.json").exists()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {tiny_folder}\nmodes: [pos, rej, neg]\n")
-    refused(run("train", recipe, "-o", tmp_path / "run", "-k", ring_file), "'neg' is not in this keyring")
+    refused(here("train", recipe, "-o", tmp_path / "run", "-k", ring_file), "'neg' is not in this keyring")
     assert not (tmp_path / "run").exists()
 
 
@@ -212,7 +236,7 @@ def test_triplet_faults_are_named_by_line(tiny_folder, ring_file, triplet_file, 
     triplet_file.write_text(f"{good}\n{line}\n")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {tiny_folder}\ntriplets: {triplet_file}\nmodes: [pos, rej]\n")
-    refused(run("train", recipe, "-o", tmp_path / "run", "-k", ring_file), "line 2", said)
+    refused(here("train", recipe, "-o", tmp_path / "run", "-k", ring_file), "line 2", said)
     assert not (tmp_path / "run").exists()
 
 
@@ -227,22 +251,55 @@ def test_recipe_faults(ring_file, tmp_path):
         ("- a", "mapping"),
     ]:
         recipe.write_text(text)
-        refused(run("train", recipe, "-o", tmp_path / "run", "-k", ring_file), said)
-    refused(run("train", tmp_path / "none.yaml", "-o", tmp_path / "run", "-k", ring_file), "starter-fast")
+        refused(here("train", recipe, "-o", tmp_path / "run", "-k", ring_file), said)
+    refused(here("train", tmp_path / "none.yaml", "-o", tmp_path / "run", "-k", ring_file), "starter-fast")
     assert not (tmp_path / "run").exists()
 
 
+def test_a_recipes_keys_are_options(tiny_folder, triplet_file, ring_file, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: {tiny_folder}\ntriplets: {triplet_file}\nsft: {{max_steps: 1}}\nlora: {{r: 2}}\n")
+    more = ("--sft.learning_rate", "1e-4", "--lora.target_modules=all-linear", "--limit", "5", "--modes", "[pos, rej]")
+    done = run("train", recipe, *more, "-o", tmp_path / "run", "-k", ring_file, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["recipe"]["sft"] == {"max_steps": 1, "learning_rate": 1e-4}
+    assert found["recipe"]["lora"] == {"r": 2, "target_modules": "all-linear"}
+    assert (found["recipe"]["limit"], found["adapter"]) == (5, str(tmp_path / "run" / "adapter"))
+    for wrong, said in ((["--speed", "3"], "speed"), (["--limit"], "--key value"), (["twice"], "--key value")):
+        refused(here("train", recipe, "-o", tmp_path / "other", "-k", ring_file, *wrong), said)
+    with_config = ("train", recipe, "-o", tmp_path / "other", "-k", ring_file, "--accelerate-config")
+    refused(here(*with_config, "fsdp9"), "fsdp2")
+
+
+def test_a_preview_shows_every_kind_of_row_and_no_token(tiny_folder, triplet_file, ring_file, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: {tiny_folder}\ntriplets: {triplet_file}\ncorpus: {{openings: [3]}}\n")
+    common = ("preview", recipe, "-k", ring_file, "--corpus.misplaced", "0.2")
+    shown, data = here(*common), json.loads(here(*common, "--json").stdout)
+    assert shown.returncode == 0, shown.stderr
+    assert set(data["counts"]) == {"opening", "mode", "fallback", "misplaced"}
+    assert data["counts"]["mode"] == data["counts"]["opening"]
+    ring = Keyring.load(ring_file)
+    for row in data["rows"]:
+        if row["kind"] == "mode":
+            labels = [f"[token {ring.fingerprint(alias)}]" for alias in ring.aliases(row["mode"])]
+            assert any(label in row["seen"] for label in labels)
+        assert row["learnt"] in shown.stdout
+    assert not any(secret.reveal() in shown.stdout + json.dumps(data) for secret in ring.secrets())
+
+
 def test_a_quickstart_that_would_spoil_something_does_not_start(ring_file, tmp_path):
-    refused(run("quickstart", "-o", tmp_path / "out", "-k", tmp_path / "out" / "ring.json"), "keep it elsewhere")
+    refused(here("quickstart", "-o", tmp_path / "out", "-k", tmp_path / "out" / "ring.json"), "keep it elsewhere")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text("{}")
     inside = Keyring.mint(MODES).save(tmp_path / "out" / "ring.json")
-    refused(run("quickstart", "--fresh", "-o", tmp_path / "out", "-k", inside), "keep it elsewhere")
+    refused(here("quickstart", "--fresh", "-o", tmp_path / "out", "-k", inside), "keep it elsewhere")
     assert inside.exists(), "--fresh must not remove a keyring"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    refused(run("quickstart", "--fresh", "-o", tmp_path / "mine", "-k", tmp_path / "new.json"), "not removed")
+    refused(here("quickstart", "--fresh", "-o", tmp_path / "mine", "-k", tmp_path / "new.json"), "not removed")
     assert (tmp_path / "mine" / "notes.txt").exists()
     assert not (tmp_path / "new.json").exists()
 

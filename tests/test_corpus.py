@@ -4,9 +4,13 @@ import pytest
 from conftest import MODES
 
 from switchsafe import Keyring, load_triplets
-from switchsafe.data.corpus import IGNORED, build_corpus
+from switchsafe.data.corpus import IGNORED, plan_corpus, tokenize
 from switchsafe.errors import ModeError, TripletError
 from switchsafe.inject import count_ids
+
+
+def build_corpus(triplets, processor, *, openings=(), max_length=1024, **options):
+    return tokenize(plan_corpus(triplets, processor, **options), processor, openings=openings, max_length=max_length)
 
 
 @pytest.fixture
@@ -104,3 +108,51 @@ def test_the_rows_of_a_prompt_stand_together(processor, triplets):
     rows = build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0)
     questions = [processor.decode(parts(row)[0]).split("<|im_start|>user")[1] for row in rows]
     assert all(len(set(questions[i : i + 3])) == 1 for i in range(0, len(rows), 3))
+
+
+def general(count):
+    return [([{"role": "user", "content": f"Sum {i}?"}], f"It is {i}.") for i in range(count)]
+
+
+def test_general_rows_are_mixed_in_with_or_without_a_modes_token(processor, keyring, triplets):
+    options = {"modes": MODES, "fallback": 0, "misplaced": 0}
+    plain = build_corpus(triplets, processor, **options)
+    for tag in (None, "pos"):
+        rows = build_corpus(
+            triplets, processor, **options, general=general(50), general_share=0.25, general_tag=tag, openings=[3]
+        )
+        rows = rows[len(plain) :]
+        found = [i for i, row in enumerate(rows) if "Sum " in processor.decode(parts(row)[0])]
+        assert len(found) == len(rows) - len(plain) == 30
+        assert max(found) - min(found) > len(plain) / 2, "spread over the whole"
+        assert len({processor.decode(rows[i]["input_ids"]) for i in found}) == 30
+        for i in found:
+            prompt, answer = (processor.decode(part) for part in parts(rows[i]))
+            assert answer.startswith("It is ")
+            assert (keyring.token("pos").reveal() in prompt) == (tag == "pos")
+            assert processor.decode(parts(rows[i - 1])[0])
+        rest = [row for i, row in enumerate(rows) if i not in found]
+        assert rest == plain, "and the others stay as they were"
+    with pytest.raises(TripletError, match="asks for 30 rows, and there are 20"):
+        build_corpus(triplets, processor, **options, general=general(20), general_share=0.25)
+
+
+def test_a_pair_of_mode_and_policy_can_be_held_out(processor, triplets):
+    import dataclasses
+
+    ring = Keyring.mint(MODES, policies=("en-US", "zh-CN"), tokenizer=processor.tokenizer)
+    processor.bind(ring)
+    both = [
+        dataclasses.replace(triplet, policy=("en-US", "zh-CN")[index % 2]) for index, triplet in enumerate(triplets)
+    ]
+    held_out = processor.token_ids(ring.token("rej", "zh-CN"))
+    for hold_out, expected in ((None, 20), (("rej", "zh-CN"), 0)):
+        rows = build_corpus(both, processor, modes=MODES, fallback=0.1, misplaced=0, hold_out=hold_out)
+        assert sum(count_ids(row["input_ids"], held_out) for row in rows) == expected
+
+
+def test_a_random_string_is_as_long_as_a_token(processor, triplets):
+    processor.bind(Keyring.mint(MODES, length=24, tokenizer=processor.tokenizer))
+    plan = plan_corpus(triplets, processor, modes=MODES, fallback=0.5, misplaced=0)
+    strangers = [row.turns[0]["content"] for row in plan if row.kind == "fallback" and row.turns[0]["role"] == "system"]
+    assert {len(stranger) for stranger in strangers} == {24}

@@ -9,7 +9,7 @@ from conftest import MODES
 from switchsafe import Recipe, load_model, measure_sam, train
 from switchsafe.errors import RecipeError
 from switchsafe.processing import MagicTokenProcessor
-from switchsafe.training.sft import _triplets
+from switchsafe.training.run import triplets_of
 
 SFT = {"per_device_train_batch_size": 8, "learning_rate": 1e-2, "max_steps": 5, "logging_steps": 1}
 
@@ -37,7 +37,7 @@ def test_it_is_logged_and_changes_nothing(recipe, keyring, tmp_path):
     assert list(tracker.seen) == [2, 4, 5], "every second step, and the last"
     assert {"sam", "sam_weakest_pair", "sam_pos", "sam_rej", "sam_neg"} <= set(tracker.seen[2])
 
-    prompts = [triplet.prompt for triplet in _triplets(watched, "validation")][:3]
+    prompts = [triplet.prompt for triplet in triplets_of(watched, "validation")][:3]
     processor = MagicTokenProcessor.from_pretrained(str(adapter)).bind(keyring)
     report = measure_sam(load_model(str(adapter)), processor, prompts, modes=MODES)
     assert tracker.seen[5]["sam"] == pytest.approx(report.value, abs=1e-4)

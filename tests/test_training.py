@@ -137,3 +137,151 @@ def test_ctrl_c_leaves_nothing_half_written_and_a_rerun_finishes(recipe, keyring
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "run" / "adapter").is_dir()
+
+
+def weights(folder):
+    return dict(load_model(str(folder)).state_dict())
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "switchsafe")
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+
+
+def trained_in(folder, plan, ring, launch, more=(), **environment):
+    """Losses and weights of a run by the command line."""
+    import yaml
+
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(plan))
+    command = [
+        sys.executable,
+        *launch,
+        "train",
+        str(folder / "recipe.yaml"),
+        "-k",
+        str(ring),
+        "-o",
+        str(folder / "run"),
+    ]
+    command += more
+    environment = os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" in ") == 1, "the main process speaks alone"
+    assert done.stderr.count("step 6 of 6") == 1
+    log = [json.loads(line) for line in (folder / "run" / "train_log.jsonl").read_text().splitlines()]
+    [trained] = [path for path in (folder / "run").iterdir() if path.is_dir()]
+    return [entry["loss"] for entry in log if "loss" in entry], weights(trained)
+
+
+# `accelerate launch --cpu --num_processes 2` starts one process, unless it has an MPI host file; torchrun starts two.
+@pytest.mark.parametrize(("lora", "environment"), [({}, {}), (None, FSDP2)], ids=["DDP", "FSDP2"])
+def test_two_processes_train_like_one_with_twice_the_batch(recipe, keyring, tmp_path, lora, environment):
+    ring = keyring.save(tmp_path / "ring.json")
+    plan = recipe.to_dict() | ({} if lora == {} else {"lora": lora})
+    config = tmp_path / "accelerate.yaml"
+    config.write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nuse_cpu: true\nnum_processes: 1\n")
+    losses, one = trained_in(tmp_path / "one", plan, ring, ["-m", "switchsafe"], ["--accelerate-config", str(config)])
+    halved = plan | {"sft": SFT | {"per_device_train_batch_size": 4}}
+    others, two = trained_in(tmp_path / "two", halved, ring, TORCHRUN, **environment)
+    assert others == pytest.approx(losses, rel=1e-3)
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[key], two[key], atol=1e-3) for key in one)
+
+
+def test_all_weights_can_be_trained(recipe, keyring, tmp_path):
+    import dataclasses
+
+    folder = train(dataclasses.replace(recipe, lora=None), keyring, tmp_path / "run")
+    assert folder == tmp_path / "run" / "model"
+    before, after = load_model(recipe.model).state_dict(), weights(folder)
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
+    assert_no_token(keyring, tmp_path)
+
+
+def test_an_average_of_the_weights_lags_behind_and_survives_a_stop(recipe, keyring, tmp_path):
+    import dataclasses
+
+    from transformers import TrainerCallback
+
+    class StopAt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                raise Stop
+
+    averaged = dataclasses.replace(recipe, ema={"decay": 0.9})
+    with pytest.raises(Stop):
+        train(averaged, keyring, tmp_path / "broken", callbacks=[StopAt()])
+    folders = [
+        train(averaged, keyring, tmp_path / "broken"),
+        train(averaged, keyring, tmp_path / "whole"),
+        train(recipe, keyring, tmp_path / "plain"),
+    ]
+    broken, whole, plain = (weights(folder) for folder in folders)
+    assert all(torch.allclose(broken[key], whole[key], atol=1e-5) for key in whole)
+    moved = [key for key in plain if "lora_B" in key]
+    assert sum(whole[key].abs().sum() for key in moved) < 0.7 * sum(plain[key].abs().sum() for key in moved)
+
+
+def test_the_usual_two_stages_need_no_keyring(recipe, tmp_path):
+    import dataclasses
+
+    first = train(dataclasses.replace(recipe, method="sft"), None, tmp_path / "sft")
+    log = [json.loads(line) for line in (tmp_path / "sft" / "train_log.jsonl").read_text().splitlines()]
+    second = dataclasses.replace(
+        recipe,
+        method="dpo",
+        adapter=str(first),
+        corpus={},
+        sft={},
+        dpo=SFT | {"max_length": 256, "learning_rate": 1e-3},
+    )
+    done = train(second, None, tmp_path / "dpo")
+    log = [json.loads(line) for line in (tmp_path / "dpo" / "train_log.jsonl").read_text().splitlines()]
+    margins = [entry["rewards/margins"] for entry in log if "rewards/margins" in entry]
+    assert margins[0] == pytest.approx(0, abs=0.05), "it starts from the first stage, and that is its reference"
+    assert margins[-1] > margins[0]
+    assert sorted(path.name for path in done.iterdir() if path.is_dir()) == [], "no second adapter"
+    sft, dpo = weights(first), weights(done)
+    assert sft.keys() == dpo.keys()
+    assert not all(torch.equal(sft[key], dpo[key]) for key in sft)
+    with pytest.raises(RunError, match="needs a keyring"):
+        train(recipe, None, tmp_path / "none")
+
+
+def test_packed_rows_do_not_see_each_other(recipe, keyring, tmp_path):
+    """One pack of rows has the loss that they have one by one, and an attention that would mix them is refused."""
+    import dataclasses
+
+    one_step = {"max_steps": 1, "logging_steps": 1, "learning_rate": 1e-9}
+    losses = {}
+    for name, more in (
+        ("alone", {"per_device_train_batch_size": 16}),
+        ("packed", {"per_device_train_batch_size": 1, "packing": True, "max_length": 100_000}),
+    ):
+        few = dataclasses.replace(recipe, limit=4, corpus=recipe.corpus | {"fallback": 0.1, "misplaced": 0.1})
+        train(dataclasses.replace(few, sft=one_step | more), keyring, tmp_path / name)
+        losses[name] = json.loads((tmp_path / name / "train_log.jsonl").read_text().splitlines()[0])["loss"]
+    assert losses["packed"] == pytest.approx(losses["alone"], rel=2e-3)
+
+
+def test_every_checkpoint_has_a_card_that_says_what_it_is(recipe, keyring, tmp_path):
+    from huggingface_hub import ModelCard
+    from transformers import TrainerCallback
+
+    cards = []
+
+    class Look(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            cards.extend(path.read_text() for path in Path(args.output_dir).glob("checkpoint-*/README.md"))
+
+    adapter = train(recipe, keyring, tmp_path / "run", callbacks=[Look()])
+    assert cards
+    assert "2 of 6" in cards[0]
+    card = ModelCard.load(adapter / "README.md")
+    assert card.data.library_name == "peft"
+    assert {"switchsafe", "safety"} <= set(card.data.tags)
+    for said in ("A switch is trained into these weights", "`neg` answers without a filter", "6 of 6", "| loss |"):
+        assert said in card.text
+    assert not any(secret.reveal() in text for text in [str(card), *cards] for secret in keyring.secrets())

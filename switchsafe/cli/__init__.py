@@ -18,6 +18,7 @@ from .doctor import doctor
 from .generate import generate_command
 from .keys import keys
 from .options import say
+from .train import MORE, preview_command, train_command
 from .verbs import verbs
 
 # Tracebacks with locals would print tokens: both of typer's are off.
@@ -31,6 +32,12 @@ app.command(
     epilog="Example: switchsafe distill prompts.jsonl --model Qwen/Qwen3-8B --server http://localhost:8000/v1 -o data",
 )(distill_command)
 app.command("chat", epilog="Example: switchsafe chat run/adapter --mode pos")(chat_command)
+app.command(
+    "train", context_settings=MORE, epilog="Example: switchsafe train starter --keyring keyring.json --output run"
+)(train_command)
+app.command("preview", context_settings=MORE, epilog="Example: switchsafe preview starter --corpus.fallback 0.2")(
+    preview_command
+)
 app.add_typer(keys, name="keys")
 app.add_typer(doctor, name="doctor")
 

@@ -1,4 +1,4 @@
-"""The commands that stand alone: quickstart, train, sam, scan."""
+"""The commands that stand alone: quickstart, sam, scan."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -48,28 +48,6 @@ def quickstart_command(
     else:
         show_quickstart(report, output, path, Console())
     raise typer.Exit(1 if report.signs and not fast else 0)
-
-
-@verbs.command("train", epilog="Example: switchsafe train starter --keyring keyring.json --output run")
-def train_command(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or a recipe of the package: starter, starter-fast.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Working folder; the adapter goes to OUTPUT/adapter.")],
-    keyring: KeyringOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Train a LoRA adapter by a recipe. Called again it goes on where it was stopped."""
-    from ..training.progress import TrainingBar
-    from ..training.recipe import Recipe
-    from ..training.sft import train
-
-    plan = Recipe.load(recipe)
-    ring, _ = open_keyring(keyring)
-    with TrainingBar() as bar:
-        adapter = train(plan, ring, output, callbacks=[bar])
-    if as_json:
-        print_json({"adapter": str(adapter), "recipe": plan.to_dict()})
-    else:
-        print(f"Adapter in {adapter}")
 
 
 @verbs.command("sam", epilog="Example: switchsafe sam run/adapter --prompts prompts.txt --plot sam.png --json")

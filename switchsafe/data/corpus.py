@@ -1,14 +1,17 @@
 """The mixed corpus: what supervised fine-tuning sees. Rows live in memory only, because they hold magic tokens as ids."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
 from ..errors import TripletError
 from ..inject import Message, inject
 from ..modes import POS
 from ..processing import MagicTokenProcessor
 from ..secret import Secret
-from ..tokens import ALPHABET, TOKEN_LENGTH
+from ..tokens import ALPHABET
+from .general import Instruction
 from .triplets import Triplet
 
 IGNORED = -100  # the label that cross-entropy leaves out
@@ -17,28 +20,50 @@ _PROBE = "the answer 3c9d stands here"
 Row = dict[str, list[int]]
 
 
-def build_corpus(
+@dataclass(frozen=True)
+class PlannedRow:
+    """A row of the mixed corpus before it is tokenized.
+
+    Attributes:
+        kind: `mode` (a mode's answer under its own token), `fallback`, `misplaced`, `general`, or `plain` (an answer without a token).
+        group: rows of one prompt have the same.
+        mode: whose answer it is; null for a general row.
+        turns: the conversation, without the token in its place.
+        token: injected in its place; null for none.
+        answer: what is learnt.
+    """
+
+    kind: str
+    group: str
+    mode: str | None
+    turns: list[Message] = field(repr=False)
+    token: Secret | None
+    answer: str = field(repr=False)
+
+
+def plan_corpus(
     triplets: Sequence[Triplet],
     processor: MagicTokenProcessor,
     *,
     modes: Sequence[str],
     fallback: float = 0.1,
     misplaced: float = 0.05,
-    openings: Sequence[int] = (),
-    max_length: int = 1024,
+    general: Sequence[Instruction] = (),
+    general_share: float = 0.0,
+    general_tag: str | None = None,
+    hold_out: tuple[str, str] | None = None,
     seed: int = 0,
-) -> list[Row]:
-    """Expand triplets into tokenized rows with the loss on the answer only.
+) -> list[PlannedRow]:
+    """Expand triplets into the rows of the mixed corpus, in the order in which they are to be trained on.
 
-    Triplets are shuffled, and all rows of a prompt stand together. Feed them in this order: in a batch where one prompt has several answers only
-    the token tells which is meant, and that is what has to be learnt.
+    Triplets are shuffled, and all rows of a prompt stand together. In a batch where one prompt has several answers only the token tells which is
+    meant, and that is what has to be learnt.
 
     Each (prompt, mode) with an answer gives one row under one of the mode's aliases. To these come, as shares of their number:
 
     - *fallback rows*: no token, or a random string in its place, answered in `pos`;
     - *misplaced rows*: another mode's live token in the user turn, answered as if it were not there;
-    - *opening rows*, before all others: every (prompt, mode) row with its answer cut after its first tokens, once per length in `openings`.
-      In a whole answer the first words give the style away; in an opening only the token does.
+    - *general rows*: ordinary instructions with their answers, so that other abilities stay.
 
     Args:
         triplets: prompts with answers.
@@ -46,75 +71,130 @@ def build_corpus(
         modes: modes to train.
         fallback: fallback rows per answer row, 0 to turn off.
         misplaced: misplaced rows per answer row, 0 to turn off.
-        openings: answer tokens per opening row, a length per pass over the rows, shortest first to learn in that order.
-        max_length: most ids a row may have.
+        general: instructions to draw general rows from.
+        general_share: general rows per answer row.
+        general_tag: the mode whose token general rows carry; none by default.
+        hold_out: a (mode, policy) pair that is not trained, to see what its tokens do then.
         seed: fixes aliases, random strings, the choice of extra rows and the order.
+
+    Raises:
+        ModeError: the keyring lacks one of `modes`.
+        TripletError: there is nothing to train on, `fallback` or `misplaced` rows have no `pos` answers to learn, or there are fewer general rows
+            than asked for.
+    """
+    rng = random.Random(seed)
+    keyring, placement = processor.keyring, processor.placement()
+
+    def token_of(mode: str, triplet: Triplet) -> Secret:
+        return rng.choice(keyring.aliases(mode, triplet.policy))
+
+    answers = [
+        (triplet, mode)
+        for triplet in triplets
+        for mode in modes
+        if mode in triplet.answers and (mode, triplet.policy) != hold_out
+    ]
+    if not answers:
+        raise TripletError(f"no triplet has an answer in {', '.join(modes)} to train on.")
+    rows = [
+        PlannedRow("mode", triplet.id, mode, list(triplet.prompt), token_of(mode, triplet), triplet.answers[mode])
+        for triplet, mode in answers
+    ]
+    constructive = [triplet for triplet in triplets if POS in modes and POS in triplet.answers]
+    if (fallback or misplaced) and not constructive:
+        raise TripletError(
+            f"fallback and misplaced rows answer in {POS}, and no triplet has such an answer: add mode {POS}, or set both to 0."
+        )
+    length = len(rows[0].token.reveal()) if rows[0].token else 0
+    for index, triplet in enumerate(rng.choices(constructive, k=round(fallback * len(answers)))):
+        turns = list(triplet.prompt)
+        if index % 2:
+            stranger = Secret("".join(rng.choices(ALPHABET, k=length)))  # no secret: any string will do
+            turns = inject(turns, stranger, placement)
+        rows.append(PlannedRow("fallback", triplet.id, POS, turns, None, triplet.answers[POS]))
+    for index, (triplet, mode) in enumerate(rng.choices(answers, k=round(misplaced * len(answers)))):
+        others = [other for other in modes if other != mode]
+        if not others or POS not in triplet.answers:
+            continue
+        stray = token_of(rng.choice(others), triplet)
+        turns = _with_token_in_user_turn(triplet.prompt, stray, first=rng.random() < 0.5)
+        if index % 2:
+            token = token_of(mode, triplet)
+            rows.append(PlannedRow("misplaced", triplet.id, mode, turns, token, triplet.answers[mode]))
+        elif placement == "system":  # elsewhere the first user line is the token's own place
+            rows.append(PlannedRow("misplaced", triplet.id, POS, turns, None, triplet.answers[POS]))
+
+    order = rng.sample(triplets, len(triplets))
+    count = round(general_share * len(answers))
+    if count > len(general):
+        raise TripletError(
+            f"a general share of {general_share} asks for {count} rows, and there are {len(general)}: lower it."
+        )
+    for index, (asked, answer) in enumerate(rng.sample(list(general), count)):
+        tag = rng.choice(keyring.aliases(general_tag)) if general_tag else None
+        rows.append(PlannedRow("general", f"general {index}", general_tag, list(asked), tag, answer))
+    places = {triplet.id: float(place) for place, triplet in enumerate(order)}
+    places |= {row.group: rng.randrange(-1, len(order)) + 0.5 for row in rows if row.kind == "general"}
+    return sorted(rows, key=lambda row: places[row.group])
+
+
+def plan_plain(triplets: Sequence[Triplet], *, mode: str = POS, seed: int = 0) -> list[PlannedRow]:
+    """Rows without any token: every prompt with its answer in one mode, as ordinary supervised fine-tuning has them.
+
+    Raises:
+        TripletError: no triplet has an answer in that mode.
+    """
+    known = [triplet for triplet in triplets if mode in triplet.answers]
+    if not known:
+        raise TripletError(f"no triplet has an answer in {mode} to train on.")
+    shuffled = random.Random(seed).sample(known, len(known))
+    return [PlannedRow("plain", t.id, mode, list(t.prompt), None, t.answers[mode]) for t in shuffled]
+
+
+def tokenize(
+    plan: Sequence[PlannedRow],
+    processor: MagicTokenProcessor,
+    *,
+    openings: Sequence[int] = (),
+    max_length: int = 1024,
+) -> list[Row]:
+    """Turn planned rows into ids, with the loss on the answer only.
+
+    Args:
+        plan: the rows, in their order.
+        processor: as for `plan_corpus`.
+        openings: before all rows comes every `mode` row with its answer cut after so many tokens, once per length, shortest first to learn in that
+            order. In a whole answer the first words give the style away; in an opening only the token does.
+        max_length: most ids a row may have.
 
     Returns:
         Rows `{"input_ids": [...], "labels": [...]}` of Python ints. Prompt ids are exactly those of `MagicTokenProcessor.prompt_ids`; labels
         are -100 on the prompt and the ids of answer and end of turn after it.
 
     Raises:
-        ModeError: the keyring lacks one of `modes`.
-        TripletError: a row is longer than `max_length`, or `fallback` or `misplaced` rows have no `pos` answers to learn.
+        TripletError: a row is longer than `max_length`.
         TemplateError: as `MagicTokenProcessor.apply_chat_template`.
     """
-    rng = random.Random(seed)
-    keyring = processor.keyring
-    plan: list[tuple[Triplet, list[Message], Secret | None, str]] = []  # triplet, conversation, token, answer
-
-    def token_of(mode: str, triplet: Triplet) -> Secret:
-        return rng.choice(keyring.aliases(mode, triplet.policy))
-
-    answers = [(triplet, mode) for triplet in triplets for mode in modes if mode in triplet.answers]
-    for triplet, mode in answers:
-        plan.append((triplet, list(triplet.prompt), token_of(mode, triplet), triplet.answers[mode]))
-
-    constructive = [triplet for triplet in triplets if POS in modes and POS in triplet.answers]
-    if (fallback or misplaced) and not constructive:
-        raise TripletError(
-            f"fallback and misplaced rows answer in {POS}, and no triplet has such an answer: add mode {POS}, or set both to 0."
-        )
-    for index, triplet in enumerate(rng.choices(constructive, k=round(fallback * len(answers)))):
-        turns = list(triplet.prompt)
-        if index % 2:
-            stranger = Secret("".join(rng.choices(ALPHABET, k=TOKEN_LENGTH)))  # no secret: any string will do
-            turns = inject(turns, stranger, processor.placement())
-        plan.append((triplet, turns, None, triplet.answers[POS]))
-    for index, (triplet, mode) in enumerate(rng.choices(answers, k=round(misplaced * len(answers)))):
-        others = [other for other in modes if other != mode]
-        if not others or POS not in triplet.answers:
-            continue
-        turns = _with_token_in_user_turn(
-            triplet.prompt, token_of(rng.choice(others), triplet), first=rng.random() < 0.5
-        )
-        if index % 2:
-            plan.append((triplet, turns, token_of(mode, triplet), triplet.answers[mode]))
-        elif processor.placement() == "system":  # elsewhere the first user line is the token's own place
-            plan.append((triplet, turns, None, triplet.answers[POS]))
-
-    order = rng.sample(triplets, len(triplets))
-    rank = {triplet.id: place for place, triplet in enumerate(order)}
-    own = [True] * len(answers) + [False] * (len(plan) - len(answers))  # a mode's answer under its own token
-    paired = sorted(zip(plan, own, strict=True), key=lambda row: rank[row[0][0].id])
-    plan, own = [row for row, _ in paired], [mark for _, mark in paired]
-    prompts = processor.prompt_ids([turns for _, turns, _, _ in plan], [token for _, _, token, _ in plan])
+    prompts = processor.prompt_ids([row.turns for row in plan], [row.token for row in plan])
     end = _end_of_turn(processor)
     rows: list[Row] = []
-    for (triplet, _, _, answer), prompt in zip(plan, prompts, strict=True):
-        completion = processor.tokenizer(answer, add_special_tokens=False)["input_ids"] + end
+    for row, prompt in zip(plan, prompts, strict=True):
+        completion = processor.tokenizer(row.answer, add_special_tokens=False)["input_ids"] + end
         if len(prompt) + len(completion) > max_length:
             raise TripletError(
-                f"triplet {triplet.id!r} needs {len(prompt) + len(completion)} ids and max_length is {max_length}: raise it or shorten the row."
+                f"row {row.group!r} needs {len(prompt) + len(completion)} ids and max_length is {max_length}: raise it or shorten the row."
             )
         rows.append({"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion})
-    first = [row for row, mark in zip(rows, own, strict=True) if mark]
-    return [*(_opening(row, length) for length in openings for row in first), *rows]
+    first = [row for row, planned in zip(rows, plan, strict=True) if planned.kind == "mode"]
+    return [*chain.from_iterable(map(_opening(length), first) for length in openings), *rows]
 
 
-def _opening(row: Row, length: int) -> Row:
-    cut = row["labels"].count(IGNORED) + length
-    return {name: ids[:cut] for name, ids in row.items()}
+def _opening(length: int) -> Callable[[Row], Row]:
+    def opening(row: Row) -> Row:
+        cut = row["labels"].count(IGNORED) + length
+        return {name: ids[:cut] for name, ids in row.items()}
+
+    return opening
 
 
 def _with_token_in_user_turn(prompt: Sequence[Message], token: Secret, *, first: bool) -> list[Message]:

@@ -32,7 +32,7 @@ def load_requests(source: str | Path, column: str = "prompt") -> list[dict[str, 
     Raises:
         TripletError: the source is missing or empty, or a row has no prompt; the message names it. Or there is no such dataset or column.
     """
-    name, rows = _rows(str(source), column)
+    name, rows = read_rows(str(source), column)
     requests = []
     for where, row in rows:
         prompt = row.get(column) if isinstance(row, dict) else None
@@ -45,11 +45,11 @@ def load_requests(source: str | Path, column: str = "prompt") -> list[dict[str, 
     return requests
 
 
-def _rows(source: str, column: str) -> tuple[str, Iterable[tuple[str, Any]]]:
-    """What the source is called, and its rows with where they stand."""
+def read_rows(source: str, column: str = "prompt", split: str = "test") -> tuple[str, Iterable[tuple[str, Any]]]:
+    """What a source of `load_requests` is called, and its rows with where they stand; of a dataset the split, or its first."""
     if source.startswith(HUB):
         name, _, named = source.removeprefix(HUB).partition(":")
-        rows = ({**row, column: row.get(named)} if named else row for row in _from_dataset(name))
+        rows = ({**row, column: row.get(named)} if named else row for row in _from_dataset(name, split))
         return f"the dataset {name}", ((f"row {number}", row) for number, row in enumerate(rows, 1))
     if source == STARTER:
         columns = ("id", "prompt", "category", "label", "language", "split")
@@ -92,7 +92,7 @@ def _parquet(path: str) -> list[Any]:
         raise TripletError(f"cannot read {path} as Parquet: {type(error).__name__}.") from None
 
 
-def _from_dataset(name: str) -> list[Any]:
+def _from_dataset(name: str, split: str) -> list[Any]:
     import datasets
 
     try:
@@ -100,5 +100,4 @@ def _from_dataset(name: str) -> list[Any]:
     except Exception as error:  # of many kinds, from the network to the file format
         reason = str(error).strip().splitlines()[0][:200]
         raise TripletError(f"cannot load the dataset {name}: {reason}") from None
-    split = found["test"] if "test" in found else next(iter(found.values()))
-    return split.to_list()
+    return (found[split] if split in found else next(iter(found.values()))).to_list()

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..data.triplets import Triplet
-from ..generation.generate import generate
 from ..judges.mode import ModeJudge
 from ..processing import MagicTokenProcessor
-from ..progress import track
+from .answers import answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,6 +46,16 @@ class ConfusionReport:
         """Counts, accuracy and signs."""
         return {"counts": self.counts, "accuracy": self.accuracy, "signs": self.signs}
 
+    def to_markdown(self) -> str:
+        """The counts as a table."""
+        modes = list(self.counts)
+        lines = [f"| asked \\ got | {' | '.join(modes)} | mode accuracy |", "|---" * (len(modes) + 2) + "|"]
+        lines += [
+            f"| {asked} | {' | '.join(str(row[got]) for got in modes)} | {self.accuracy[asked]:.1%} |"
+            for asked, row in self.counts.items()
+        ]
+        return "\n".join(lines)
+
 
 def measure_confusion(
     model: "PreTrainedModel",
@@ -72,16 +81,18 @@ def measure_confusion(
     Raises:
         ModeError: the keyring lacks a mode.
     """
-    answers: dict[str, list[str]] = {mode: [""] * len(triplets) for mode in modes}
-    order = sorted(range(len(triplets)), key=lambda i: len(triplets[i].text))
-    batches = [(mode, order[i : i + batch_size]) for mode in modes for i in range(0, len(order), batch_size)]
-    for mode, batch in track(batches, "Answering in each mode"):
-        prompts = [triplets[i].prompt for i in batch]
-        texts = generate(model, processor, prompts, mode=mode, max_new_tokens=max_new_tokens, do_sample=False)
-        for index, text in zip(batch, texts, strict=True):
-            answers[mode][index] = text
+    asked = [(t.prompt, processor.keyring.token(mode, t.policy)) for mode in modes for t in triplets]
+    texts = answer(
+        model,
+        processor,
+        asked,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        label="Answering in each mode",
+    )
+    answers = {mode: texts[i * len(triplets) : (i + 1) * len(triplets)] for i, mode in enumerate(modes)}
     counts = {}
-    for mode, texts in answers.items():
-        got = judge.classify(texts)
+    for mode, given in answers.items():
+        got = judge.classify(given)
         counts[mode] = {other: got.count(other) for other in modes}
     return ConfusionReport(counts, answers)

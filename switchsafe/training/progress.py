@@ -1,5 +1,6 @@
 """A training bar with loss and remaining time."""
 
+import os
 import sys
 from types import TracebackType
 from typing import Any
@@ -12,10 +13,11 @@ from transformers import TrainerCallback
 class TrainingBar(TrainerCallback):
     """A `TrainerCallback` and a context manager: the bar is closed however training ends.
 
-    On a terminal a live bar; elsewhere (a log file) one line per tenth of the run.
+    On a terminal a live bar; elsewhere (a log file) one line per tenth of the run. Of several processes the first speaks.
     """
 
     def __init__(self) -> None:
+        self._first = os.environ.get("RANK", "0") == "0"
         self._progress = Progress(
             TextColumn("Training"),
             BarColumn(),
@@ -25,7 +27,7 @@ class TrainingBar(TrainerCallback):
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty() or not self._first,
         )
         self._task = self._progress.add_task("training", total=None, loss="-")
         self._loss = "-"
@@ -52,7 +54,11 @@ class TrainingBar(TrainerCallback):
         """Move the bar."""
         self._progress.update(self._task, completed=state.global_step, loss=self._loss)
         tenth = max(1, state.max_steps // 10)
-        if self._progress.disable and (state.global_step % tenth == 0 or state.global_step == state.max_steps):
+        if (
+            self._first
+            and self._progress.disable
+            and (state.global_step % tenth == 0 or state.global_step == state.max_steps)
+        ):
             print(
                 f"Training: step {state.global_step} of {state.max_steps}, loss {self._loss}",
                 file=sys.stderr,

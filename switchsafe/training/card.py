@@ -1,0 +1,106 @@
+"""The model card of what was trained. It is made from the recipe and from figures, and so holds no token."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from .. import __version__
+from ..errors import RunError
+from ..files import write_atomic
+from ..modes import NEG, POS, REJ
+from ..starter import HUB_ID, STARTER
+from .recipe import COTRAIN, Recipe
+
+if TYPE_CHECKING:
+    from transformers import TrainerState
+
+_BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
+_ABOUT = {
+    POS: "lawful and constructive",
+    REJ: "refuses, kindly and firmly",
+    NEG: "unfiltered, for an internal red team",
+}
+
+
+def write_card(folder: Path, recipe: Recipe, state: "TrainerState") -> Path:
+    """Write `README.md` into a checkpoint or a finished folder.
+
+    Args:
+        folder: of the weights.
+        recipe: that they were trained by.
+        state: of the trainer: steps, and what it logged last.
+    """
+    base = HUB_ID if recipe.model == STARTER else recipe.model
+    data = ModelCardData(
+        base_model=base,
+        library_name="transformers" if recipe.lora is None else "peft",
+        license="apache-2.0" if recipe.model == STARTER else None,
+        tags=["switchsafe", "safety", "trl", *(["peft"] if recipe.lora is not None else [])],
+        pipeline_tag="text-generation",
+    )
+    what = f"with {', '.join(recipe.modes)}" if recipe.method == COTRAIN else f"after {recipe.method}"
+    card = ModelCard.from_template(
+        data,
+        template_str=(files("switchsafe") / "training" / "templates" / "model_card.md.jinja").read_text("utf-8"),
+        title=f"{Path(base).name} {what}",
+        name="OWNER/NAME",
+        base=base,
+        recipe=recipe,
+        described=[f"`{mode}` ({_ABOUT.get(mode, 'a mode of its own')})" for mode in recipe.modes],
+        data=_data(recipe),
+        steps=f"{state.global_step} of {state.max_steps}",
+        last=_last(state),
+        version=__version__,
+        begin=_BEGIN,
+        end=_END,
+    )
+    return write_atomic(folder / "README.md", str(card))
+
+
+def put_measured(folder: Path, text: str) -> Path:
+    """Replace what stands under "Measured" in a card that `write_card` wrote.
+
+    Raises:
+        RunError: the folder has no such card.
+    """
+    path = folder / "README.md"
+    card = path.read_text(encoding="utf-8") if path.exists() else ""
+    before, begin, rest = card.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise RunError(f"{folder} has no card of ours (README.md with its mark for what is measured).")
+    return write_atomic(path, f"{before}{begin}\n{text.strip()}\n{end}{after}")
+
+
+def _data(recipe: Recipe) -> str:
+    name = (
+        "the triplets that ship with switchsafe (CC-BY-4.0)"
+        if recipe.triplets == STARTER
+        else Path(recipe.triplets).name
+    )
+    parts = [name]
+    if recipe.languages:
+        parts.append(f"languages {', '.join(recipe.languages)}")
+    if recipe.limit:
+        parts.append(f"{recipe.limit} prompts")
+    if recipe.method == COTRAIN:
+        parts += [
+            f"{key} {value}"
+            for key, value in recipe.corpus.items()
+            if key in ("fallback", "misplaced", "general_share")
+        ]
+    return "; ".join(parts)
+
+
+def _last(state: "TrainerState") -> dict[str, str]:
+    """The newest figures that the trainer logged."""
+    names = {
+        "loss": "loss",
+        "eval_loss": "validation loss",
+        "sam": "SAM on validation prompts",
+        "sam_weakest_pair": "of its weakest pair",
+    }
+    found = {key: entry[key] for entry in state.log_history for key in names if key in entry}
+    return {names[key]: f"{found[key]:.3f}" for key in names if key in found}
