@@ -285,3 +285,15 @@ def test_every_checkpoint_has_a_card_that_says_what_it_is(recipe, keyring, tmp_p
     for said in ("A switch is trained into these weights", "`neg` answers without a filter", "6 of 6", "| loss |"):
         assert said in card.text
     assert not any(secret.reveal() in text for text in [str(card), *cards] for secret in keyring.secrets())
+
+
+def test_losses_are_those_that_were_recorded(recipe, tmp_path):
+    """Three modes on the tiny model. Recorded with `RECORD=1 pytest -k recorded`; change the file only where training is meant to change."""
+    ring = Keyring.from_mapping({"pos": "k3v9q0zt5hm2x8ra", "rej": "w7d1n4yc6bj0su3e", "neg": "p5x2g8lo1fa9kt6i"})
+    train(recipe, ring, tmp_path / "run")
+    log = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    file = Path(__file__).parent / "reference" / "tiny_losses.json"
+    if os.environ.get("RECORD"):
+        file.write_text(json.dumps([round(loss, 4) for loss in losses]) + "\n")
+    assert losses == pytest.approx(json.loads(file.read_text()), rel=2e-3)
