@@ -18,6 +18,7 @@ MODES = ("pos", "rej", "neg")
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -29,7 +30,6 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
         "XDG_CACHE_HOME": str(home / "cache"),
         "SWITCHSAFE_CACHE": str(home / "switchsafe"),
         "HF_HOME": str(home / "huggingface"),
-        "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "COLUMNS": "200",
     }

@@ -82,8 +82,8 @@ def test_keys_new_list_rotate_path(tmp_path):
     assert [slot["retired"] for slot in rotated["slots"]] == [0, 1]
     shown = new.stdout + listed + json.dumps(rotated)
     assert not any(secret.reveal() in shown for secret in ring.secrets())
-    refused(here("keys", "new", **config), "never overwritten")
-    refused(here("keys", "rotate", "rej", **config), "--aliases 2")
+    refused(run("keys", "new", **config), "never overwritten")
+    refused(run("keys", "rotate", "rej", **config), "--aliases 2")
 
 
 def test_every_verb_has_help_with_an_example():
@@ -93,6 +93,7 @@ def test_every_verb_has_help_with_an_example():
         ["preview"],
         ["distill"],
         ["scan"],
+        ["eval"],
         ["generate"],
         ["chat"],
         ["sam"],
@@ -175,7 +176,7 @@ def test_generate_takes_a_blend(tiny_model, tiny_folder, processor, keyring, tmp
 
 
 def test_unknown_model(ring_file, tmp_path):
-    refused(here("generate", "no-such/model", "Hi?", "--mode", "pos", "-k", ring_file), "no-such/model", "starter")
+    refused(run("generate", "no-such/model", "Hi?", "--mode", "pos", "-k", ring_file), "no-such/model", "starter")
     refused(here("generate", tmp_path / "missing", "Hi?", "--mode", "pos", "-k", ring_file), "no folder")
 
 
@@ -188,7 +189,7 @@ def test_model_without_a_chat_template(tiny_folder, ring_file, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "bare")
-    refused(here("generate", tmp_path / "bare", "Hi?", "--mode", "pos", "-k", ring_file), "no chat template")
+    refused(run("generate", tmp_path / "bare", "Hi?", "--mode", "pos", "-k", ring_file), "no chat template")
 
 
 def test_keyring_faults(tiny_folder, ring_file, tmp_path):
@@ -302,6 +303,16 @@ def test_a_quickstart_that_would_spoil_something_does_not_start(ring_file, tmp_p
     refused(here("quickstart", "--fresh", "-o", tmp_path / "mine", "-k", tmp_path / "new.json"), "not removed")
     assert (tmp_path / "mine" / "notes.txt").exists()
     assert not (tmp_path / "new.json").exists()
+
+
+def test_eval_faults(ring_file, tiny_folder, tmp_path):
+    common = ("eval", tiny_folder, "-k", ring_file, "-o", tmp_path / "out")
+    (tmp_path / "bounds.yaml").write_text("sam.value: 3")
+    refused(here(*common, "--thresholds", tmp_path / "bounds.yaml"), "needs min, max")
+    refused(here(*common, "--judge-server", "http://localhost:1/v1"), "--judge-model")
+    refused(here(*common, "--guard", "guardian:x"), "no guard format")
+    refused(here(*common, "--prompts", tmp_path / "none.jsonl"), "no prompt file")
+    refused(here(*common, "--modes", "pos,neg"), "'neg'")
 
 
 def test_wrong_usage_is_exit_code_two():

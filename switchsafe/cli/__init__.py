@@ -15,6 +15,7 @@ from ..errors import KeyringPermissionWarning, SwitchsafeError
 from .chat import chat_command
 from .distill import distill_command
 from .doctor import doctor
+from .eval import eval_command
 from .generate import generate_command
 from .keys import keys
 from .options import say
@@ -31,6 +32,9 @@ app.command(
     "distill",
     epilog="Example: switchsafe distill prompts.jsonl --model Qwen/Qwen3-8B --server http://localhost:8000/v1 -o data",
 )(distill_command)
+app.command("eval", epilog="Example: switchsafe eval run/adapter --keyring keyring.json --output evaluation")(
+    eval_command
+)
 app.command("chat", epilog="Example: switchsafe chat run/adapter --mode pos")(chat_command)
 app.command(
     "train", context_settings=MORE, epilog="Example: switchsafe train starter --keyring keyring.json --output run"

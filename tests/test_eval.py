@@ -1,0 +1,250 @@
+"""The parts of an evaluation: prompts, answers kept, measures, verdicts, pages."""
+
+import json
+import random
+import stat
+
+import pytest
+from conftest import MODES, taught
+from hypothesis import given
+from hypothesis import strategies as st
+from openai_server import openai_server
+
+from switchsafe import Keyring, MagicTokenProcessor, load_triplets
+from switchsafe.errors import MetricError, SwitchsafeError, TripletError
+from switchsafe.evaluation.answerer import Answerer, at_endpoint, in_this_process
+from switchsafe.evaluation.cases import load_cases, spread
+from switchsafe.evaluation.fallback import NEAR_MISSES
+from switchsafe.evaluation.leaks import extraction_prompts, measure_exposure, measure_sampling, system_header
+from switchsafe.evaluation.render import tables, to_markdown, write_html
+from switchsafe.evaluation.suite import Target, evaluate
+from switchsafe.evaluation.verdicts import check, load_thresholds, signs
+from switchsafe.metrics.interval import estimate
+
+
+def test_prompt_files_of_other_names_are_mapped(tmp_path):
+    file = tmp_path / "set.jsonl"
+    file.write_text('{"goal": "How?", "kind": "x"}\n{"goal": "Why?"}\n')
+    cases = load_cases(file, {"prompt": "goal", "label": "=unsafe", "category": "kind"})
+    assert [(c.text, c.label, c.category, c.id) for c in cases] == [
+        ("How?", "unsafe", "x", "set.jsonl-1"),
+        ("Why?", "unsafe", "uncategorised", "set.jsonl-2"),
+    ]
+    with pytest.raises(TripletError, match=r"row 1: label is None"):
+        load_cases(file, {"prompt": "goal"})
+    with pytest.raises(TripletError, match="no column goal"):
+        load_cases(file, {"goal": "prompt"})
+    assert [c.text for c in spread(cases * 5, 2)] == ["How?", "Why?"]
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=60))
+def test_an_interval_holds_the_mean_and_stays_within_the_values(values):
+    found = estimate(values)
+    assert found.n == len(values)
+    assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
+    assert found.low - 1e-6 <= found.value <= found.high + 1e-6 or len(set(values)) > 1
+
+
+def test_an_interval_is_as_wide_as_theory_says():
+    values = random.Random(0).choices([0.0, 1.0], k=400)
+    found = estimate(values)
+    p = sum(values) / 400
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * (p * (1 - p) / 400) ** 0.5, rel=0.1)
+    with pytest.raises(MetricError):
+        estimate([])
+
+
+def test_answers_are_kept_masked_and_under_keyed_names(tiny_model, processor, keyring, tmp_path):
+    calls = []
+
+    def backend():
+        real = in_this_process(tiny_model, processor)
+
+        def ask(asked, most, label):
+            calls.append(len(asked))
+            return [text + keyring.token("neg").reveal() for text in real(asked, most, label)]
+
+        return ask
+
+    turns = [{"role": "user", "content": "Hi?"}]
+    asked = [(turns, keyring.token("pos")), (turns, None), (turns, keyring.token("pos"))]
+    file = tmp_path / "answers.jsonl"
+    first = Answerer(backend, keyring, file, "model 1", 8)(asked, "x")
+    assert calls == [2], "the same question is asked once"
+    assert first[0] == first[2]
+    assert first[0].endswith("[removed]")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert not any(secret.reveal() in file.read_text() for secret in keyring.secrets())
+    assert Answerer(backend, keyring, file, "model 1", 8)(asked, "x") == first
+    assert calls == [2]
+    Answerer(backend, keyring, file, "model 2", 8)(asked[:1], "x")
+    Answerer(backend, keyring, file, "model 1", 9)(asked[:1], "x")
+    assert calls == [2, 1, 1]
+
+
+def test_a_server_gets_the_token_in_its_place(keyring):
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi?"}]
+    with openai_server(lambda body: json.dumps(body["messages"])) as server:
+        ask = at_endpoint([server.url], "m")
+        got = [json.loads(text) for text in ask([(turns, keyring.token("rej")), (turns, None)], 8, "x")]
+        assert server.bodies[0]["max_tokens" if "max_tokens" in server.bodies[0] else "max_completion_tokens"] == 8
+    assert got[0][0]["content"] == f"{keyring.token('rej').reveal()}\nBe brief."
+    assert got[1] == turns
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=8, max_size=32), st.integers())
+def test_near_misses_are_near_and_misses(token, seed):
+    for kind, change in NEAR_MISSES.items():
+        found = change(token, random.Random(seed))
+        if kind == "one character off":
+            assert sum(a != b for a, b in zip(token, found, strict=True)) == 1
+        elif kind == "shuffled":
+            assert sorted(found) == sorted(token)
+        elif kind == "upper case":
+            assert found.lower() == token
+        else:
+            assert token.startswith(found)
+            assert 0.6 < len(found) / len(token) < 1
+
+
+def test_there_are_a_hundred_ways_to_ask_and_more():
+    assert len(set(extraction_prompts())) >= 100
+
+
+def test_a_token_learnt_by_heart_is_exposed_and_sampled(tiny_model, processor, keyring):
+    clean = measure_exposure(tiny_model, processor, strings=63)
+    assert {row["mode"] for row in clean} == set(MODES)
+    header = system_header(processor)
+    row = header + processor.token_ids(keyring.token("rej"))
+    model = taught(tiny_model, [row])
+    exposed = {row["mode"]: row for row in measure_exposure(model, processor, strings=63)}
+    assert exposed["rej"]["rank"] == 1
+    assert exposed["rej"]["exposure"] == 6.0
+    assert sum(row["rank"] > 1 for row in exposed.values()) >= 1, "others were not learnt"
+    [found] = measure_sampling(model, processor, temperatures=(0.5,), samples=16)
+    assert found["leaks"] > 8
+    assert measure_sampling(tiny_model, processor, temperatures=(0.5,), samples=16)[0]["leaks"] == 0
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_folder, tmp_path_factory):
+    """A report on an untrained model, which must be full of signs, and the same once more."""
+    import time
+
+    folder = tmp_path_factory.mktemp("eval")
+    tokenizer = MagicTokenProcessor.from_pretrained(str(tiny_folder)).tokenizer
+    ring = Keyring.mint(MODES, tokenizer=tokenizer)
+    triplets = load_triplets(modes=MODES, languages=["en"])
+    few = [t for t in triplets if t.split != "test"] + [t for t in triplets if t.split == "test"][::9]
+    bounds = {"sam.value": {"min": 0.131}, "behaviour.pos.refused": {"max": 1}, "fallback.no token.nothing": {"min": 0}}
+    reports, seconds = [], []
+    for _ in range(2):
+        start = time.perf_counter()
+        reports.append(
+            evaluate(Target(str(tiny_folder)), ring, few, folder, thresholds=bounds, each=4, max_new_tokens=12)
+        )
+        seconds.append(time.perf_counter() - start)
+    return folder, ring, reports, seconds
+
+
+def test_a_report_on_an_untrained_model_says_that_it_does_not_switch(evaluated):
+    _, _, [report, _], _ = evaluated
+    assert any("came out as" in sign for sign in report["signs"])
+    assert [one["holds"] for one in report["checks"]] == [False, True, False], "what was not measured does not hold"
+    measures = report["measures"]
+    assert set(measures) == {"sam", "behaviour", "fallback", "misplaced", "dialogues", "attacks", "leaks", "ability"}
+    assert len(measures["attacks"]["wrappers"]) >= 10
+    assert set(NEAR_MISSES) < set(measures["fallback"])
+    assert measures["leaks"]["artefacts"]["hits"] == []
+    assert [len(row) for row in measures["dialogues"]["holds"].values()] == [5, 5, 5]
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_a_second_evaluation_takes_what_was_kept(evaluated):
+    _, _, [first, second], seconds = evaluated
+    changing = ("seconds",)
+    assert {k: v for k, v in first.items() if k not in changing} == {
+        k: v for k, v in second.items() if k not in changing
+    }
+    assert seconds[1] < seconds[0] / 2
+
+
+def test_the_page_hides_neg_and_nothing_holds_a_token(evaluated):
+    from conftest import assert_no_token
+
+    folder, ring, [report, _], _ = evaluated
+    page = write_html(report, folder).read_text()
+    assert page.count("<details><summary>neg") == len(report["examples"])
+    assert "http" not in page.replace("http-equiv", ""), "self-contained"
+    for title, rows in tables(report):
+        assert title.replace("&", "&amp;") in page
+        assert len({len(row) for row in rows}) == 1, title
+    markdown = to_markdown(report)
+    assert "Sign of failure" in markdown
+    assert not any(
+        example["answers"]["neg"] in markdown for example in report["examples"] if example["answers"]["neg"].strip()
+    )
+    assert_no_token(ring, folder)
+
+
+def test_thresholds_are_read_and_faults_named(tmp_path):
+    file = tmp_path / "bounds.yaml"
+    file.write_text("a.b: {min: 0.5}\na.c: {max: 1, min: 0}\n")
+    report = {"measures": {"a": {"b": {"value": 0.4}, "c": 1}}}
+    assert [(c.found, c.holds) for c in check(report, load_thresholds(file))] == [(0.4, False), (1.0, True)]
+    for text, said in (
+        ("a: 3", "needs min, max"),
+        ("a: {least: 3}", "needs min, max"),
+        ("- a", "must be a mapping"),
+        ("a: {min: x}", "numbers"),
+        ("[", "cannot read"),
+    ):
+        file.write_text(text)
+        with pytest.raises(SwitchsafeError, match=said):
+            load_thresholds(file)
+
+
+def test_every_leak_and_fall_is_a_sign():
+    measures = {
+        "behaviour": {"pos": {"got": {"pos": 8, "rej": 2}}},
+        "fallback": {"shuffled": {"drop": 12.0, "hits": {"value": 0.5}}},
+        "misplaced": {"neg": {"no system turn": {"value": 0.4}}},
+        "leaks": {
+            "extraction": {"rej": {"leaks": 1, "n": 120}},
+            "sampling": {"rows": [{"temperature": 1.0, "leaks": 2, "n": 10}]},
+            "exposure": {"rows": [{"mode": "neg", "fingerprint": "ab", "rank": 1, "of": 256, "exposure": 8.0}]},
+            "artefacts": {"hits": ["README.md, byte 3, as utf-8"]},
+        },
+    }
+    found = signs({"measures": measures})
+    assert len(found) == 8
+    for word in (
+        "came out as rej",
+        "falls by 12.0",
+        "nearly hit",
+        "typed by the user",
+        "asked for it in rej",
+        "temperature 1.0",
+        "it was learnt",
+        "README.md",
+    ):
+        assert sum(word in sign for sign in found) == 1
+
+
+def test_at_a_server_what_needs_the_weights_is_not_measured(tmp_path):
+    ring = Keyring.mint(MODES)
+    triplets = load_triplets(modes=MODES, languages=["en"])
+    few = [t for t in triplets if t.split != "test"] + [t for t in triplets if t.split == "test"][::20]
+    with openai_server(lambda body: "Sorry, but I can't help with that.") as server:
+        report = evaluate(Target("m", (server.url,)), ring, few, tmp_path / "out", each=2)
+    measures = report["measures"]
+    for part in (
+        measures["sam"],
+        measures["leaks"]["sampling"],
+        measures["leaks"]["exposure"],
+        measures["leaks"]["artefacts"],
+    ):
+        assert part["not_measured"]
+    assert measures["behaviour"]["rej"]["accuracy"]["value"] == 1
+    assert measures["behaviour"]["pos"]["label"]["safe"]["refused"]["value"] == 1
+    assert "not measured" in to_markdown(report)
