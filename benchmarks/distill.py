@@ -2,7 +2,7 @@
 
 pip install "transformers[serving]"
 python benchmarks/distill.py                         # about half an hour on 2 cores
-python benchmarks/distill.py --only engines
+python benchmarks/distill.py --only inside,engines
 """
 
 import argparse
@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 
 from switchsafe import MagicTokenProcessor, load_model, load_triplets
-from switchsafe.distillation.distill import DistillReport, distill
+from switchsafe.distillation.distill import Direction, DistillReport, distill
 from switchsafe.distillation.engine import Engine, Job, Sampling
 from switchsafe.distillation.http import http
 from switchsafe.distillation.in_process import in_process
@@ -85,25 +85,34 @@ def transformers_serve(model: str) -> Iterator[str]:
             process.terminate()
 
 
-def yields(console: Console, count: int) -> None:
-    """60 prompts of the starter's train split, both arms, through both engines."""
-    rows = prompts(count)
-
-    def measure(name: str, engine: Engine, served: str) -> None:
-        for direction in ("multi", "single"):
-            with tempfile.TemporaryDirectory() as folder:
-                start = time.perf_counter()
-                report = distill(
-                    rows, engine, folder, model=served, behaviours=MODES, direction=direction, sampling=SAMPLING
-                )
-                minutes = (time.perf_counter() - start) / 60
-            console.print(f"{name}, {direction}: {_counts(report)}; {report.tokens:,} tokens, {minutes:.1f} minutes")
-
+def served(console: Console, count: int) -> None:
+    """Prompts of the starter's train split, both arms, through a server."""
     folder = resolve("starter")
     with transformers_serve(folder) as url:
-        measure("transformers serve", http([url], folder, SAMPLING, in_flight=16), folder)
+        for direction in ("multi", "single"):
+            engine = http([url], folder, SAMPLING, in_flight=16)
+            name = f"transformers serve, {direction}"
+            measure(console, name, prompts(count), engine, direction=direction, model=folder)
+
+
+def inside(console: Console, count: int) -> None:
+    """The same in this process."""
     model, tokenizer = load_model("starter"), MagicTokenProcessor.from_pretrained("starter").tokenizer
-    measure("in this process", in_process(model, tokenizer, SAMPLING), "starter")
+    for direction in ("multi", "single"):
+        engine = in_process(model, tokenizer, SAMPLING)
+        name = f"in this process, {direction}"
+        measure(console, name, prompts(count), engine, direction=direction, model="starter")
+
+
+def measure(
+    console: Console, name: str, rows: list[dict[str, Any]], engine: Engine, *, direction: Direction, model: str
+) -> None:
+    """What distilling with an engine yields, and how long it takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        report = distill(rows, engine, folder, model=model, behaviours=MODES, direction=direction, sampling=SAMPLING)
+    minutes = (time.perf_counter() - start) / 60
+    console.print(f"{name}: {_counts(report)}; {report.tokens:,} tokens, {minutes:.1f} minutes")
 
 
 def _counts(report: DistillReport) -> str:
@@ -169,7 +178,7 @@ def engines(console: Console, count: int) -> None:
     )
 
 
-PARTS = {f.__name__: f for f in (yields, engines)}
+PARTS = {f.__name__: f for f in (served, inside, engines)}
 
 
 def main() -> None:
