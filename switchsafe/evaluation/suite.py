@@ -144,7 +144,7 @@ def evaluate(
         seconds[name] = round(time.perf_counter() - begun, 1)
     report: dict[str, Any] = {
         "schema": SCHEMA,
-        "model": asdict(target) | {"identity": loaded.identity},
+        "model": {"name": target.name, "servers": list(target.servers), "identity": loaded.identity},
         "tokens": keyring.describe(),
         "prompts": _prompts(every),
         "judges": _judges(bench, test) | ({"human": against_people(refusal, human)} if human else {}),
