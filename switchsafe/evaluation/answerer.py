@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..distillation.engine import Job, Sampling
-from ..distillation.http import http
 from ..errors import ModelError
 from ..files import append_row, whole_lines
 from ..guard import Guard
@@ -42,6 +41,8 @@ def at_endpoint(base_urls: Sequence[str], name: str, placement: Placement = "sys
         name: of the model on the server.
         placement: where its template has room for the token.
     """
+
+    from ..distillation.http import http  # needs httpx, of switchsafe[distill]
 
     def ask(asked: Sequence[Asked], max_new_tokens: int, label: str) -> list[str]:
         engine = http(base_urls, name, Sampling(temperature=0.0, top_p=1.0, max_new_tokens=max_new_tokens))
