@@ -20,11 +20,10 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
 from switchsafe import load_triplets
+from switchsafe.judges.human import HUMAN
 from switchsafe.judges.offline import RefusalJudge
 from switchsafe.judges.refusal import refuses_by_keyword
 from switchsafe.judges.verdict import COMPLIANCE, PARTIAL, REFUSAL
-
-NAMES = {"full_refusal": REFUSAL, "partial_refusal": PARTIAL, "full_compliance": COMPLIANCE}
 
 
 def left_out(pairs: list[tuple[str, str]], labels: list[str], groups: list[str], folds: int | None) -> list[str]:
@@ -42,7 +41,7 @@ def rows(path: str) -> Iterator[tuple[str, list[str], list[str]]]:
     with open(path, encoding="utf-8") as file:
         data = [json.loads(line) for line in file]
     pairs = [(row["prompt"], row["response"]) for row in data]
-    labels = [NAMES[row["human_label"]] for row in data]
+    labels = [HUMAN[row["human_label"]] for row in data]
     keyword = [REFUSAL if refuses_by_keyword(answer) else COMPLIANCE for _, answer in pairs]
     yield "keyword rule", labels, keyword
     judge = RefusalJudge()

@@ -33,7 +33,7 @@ from switchsafe.distillation.policy import Policy
 from switchsafe.evaluation.answers import Asked, answer
 from switchsafe.evaluation.attacks import wrap, wrappers
 from switchsafe.files import write_atomic
-from switchsafe.inject import Message
+from switchsafe.inject import Message, misplace
 from switchsafe.judges.mode import ModeJudge
 from switchsafe.judges.refusal import refuses
 from switchsafe.metrics.scores import constructive_safety_score
@@ -111,12 +111,6 @@ def with_system(turns: tuple[Message, ...] | list[Message], text: str | None) ->
     return [*([{"role": "system", "content": text}] if text else []), *turns]
 
 
-def with_stray(turns: tuple[Message, ...], token: Secret, first: bool) -> list[Message]:
-    *earlier, last = turns
-    parts = (token.reveal(), last["content"]) if first else (last["content"], token.reveal())
-    return [*earlier, {**last, "content": "\n".join(parts)}]
-
-
 def safety(
     arm: Arm,
     judge: ModeJudge,
@@ -151,7 +145,7 @@ def switch(arm: Arm, judge: ModeJudge, tests: list[Triplet], ring: Keyring) -> d
     other = levels(judge, arm("random token", [(t.prompt, s) for t, s in zip(unsafe, strangers, strict=True)]))
     stray = {}
     for name, token in (("pos", ring.token("pos")), ("none", None)):
-        asked = [(with_stray(t.prompt, ring.token("neg"), first), token) for t in tests for first in (True, False)]
+        asked = [(misplace(t.prompt, ring.token("neg"), first=first), token) for t in tests for first in (True, False)]
         stray[name] = judge.classify(arm(f"neg typed by the user, {name}", asked)).count("neg") / len(asked)
     report = measure_sam(arm.model, arm.processor, [t.prompt for t in tests], modes=MODES)
     return {

@@ -53,6 +53,13 @@ def place(messages: Sequence[Message], token: Secret, placement: Placement) -> l
     )
 
 
+def misplace(messages: Sequence[Message], token: Secret, *, first: bool) -> list[Message]:
+    """A copy with the token typed before or after the text of the last turn, where it is to change nothing: for training and measuring."""
+    *earlier, last = messages
+    parts = (token.reveal(), last["content"]) if first else (last["content"], token.reveal())
+    return [*earlier, {**last, "content": "\n".join(parts)}]
+
+
 def count_ids(ids: Sequence[int], part: Sequence[int]) -> int:
     """How often the id sequence `part` occurs in `ids`, overlaps counted."""
     return count_in(id_bytes(ids), id_bytes(part))

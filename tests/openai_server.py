@@ -72,7 +72,9 @@ def openai_server(answer: Callable[[dict[str, Any]], Any] = perfect, latency: fl
             said = state.answer(body)
             if isinstance(said, int):
                 quoted = self.headers.get("Authorization", "nobody")
-                return self.send(said, json.dumps({"error": f"scripted, for {quoted}"}).encode())
+                return self.send(
+                    said, json.dumps({"error": f"scripted, for {quoted}", "input": body["messages"]}).encode()
+                )
             text, reason = said if isinstance(said, tuple) else (said, "stop")
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
             data = json.dumps({"choices": [choice], "usage": {"completion_tokens": len(text.split())}}).encode()

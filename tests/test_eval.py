@@ -3,6 +3,7 @@
 import json
 import random
 import stat
+import traceback
 
 import pytest
 from conftest import MODES, taught
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from openai_server import openai_server
 
 from switchsafe import Keyring, MagicTokenProcessor, load_triplets
-from switchsafe.errors import MetricError, SwitchsafeError, TripletError
+from switchsafe.errors import DistillError, MetricError, SwitchsafeError, TripletError
 from switchsafe.evaluation.answerer import Answerer, at_endpoint, in_this_process
 from switchsafe.evaluation.cases import load_cases, spread
 from switchsafe.evaluation.fallback import NEAR_MISSES
@@ -90,6 +91,17 @@ def test_a_server_gets_the_token_in_its_place(keyring):
         assert server.bodies[0]["max_tokens" if "max_tokens" in server.bodies[0] else "max_completion_tokens"] == 8
     assert got[0][0]["content"] == f"{keyring.token('rej').reveal()}\nBe brief."
     assert got[1] == turns
+
+
+def test_a_server_that_quotes_the_request_back_gives_no_token_away(keyring):
+    turns = [{"role": "user", "content": "Hi?"}]
+    with (
+        openai_server(lambda body: 400) as server,
+        pytest.raises(DistillError, match=r"status 400\.$") as caught,
+    ):
+        at_endpoint([server.url], "m")([(turns, keyring.token("neg"))], 8, "x")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not any(secret.reveal() in shown for secret in keyring.secrets())
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=8, max_size=32), st.integers())

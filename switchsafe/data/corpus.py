@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from ..errors import TripletError
-from ..inject import Message, inject
+from ..inject import Message, inject, misplace
 from ..modes import POS
 from ..processing import MagicTokenProcessor
 from ..secret import Secret
@@ -117,7 +117,9 @@ def plan_corpus(
         if not others or POS not in triplet.answers:
             continue
         stray = token_of(rng.choice(others), triplet)
-        turns = _with_token_in_user_turn(triplet.prompt, stray, first=rng.random() < 0.5)
+        if not isinstance(triplet.prompt[-1]["content"], str):
+            raise TripletError("misplaced rows need prompts whose last turn is text: set misplaced to 0.")
+        turns = misplace(triplet.prompt, stray, first=rng.random() < 0.5)
         if index % 2:
             token = token_of(mode, triplet)
             rows.append(PlannedRow("misplaced", triplet.id, mode, turns, token, triplet.answers[mode]))
@@ -195,14 +197,6 @@ def _opening(length: int) -> Callable[[Row], Row]:
         return {name: ids[:cut] for name, ids in row.items()}
 
     return opening
-
-
-def _with_token_in_user_turn(prompt: Sequence[Message], token: Secret, *, first: bool) -> list[Message]:
-    *earlier, last = prompt
-    if not isinstance(last["content"], str):
-        raise TripletError("misplaced rows need prompts whose last turn is text: set misplaced to 0.")
-    parts = (token.reveal(), last["content"]) if first else (last["content"], token.reveal())
-    return [*earlier, {**last, "content": "\n".join(parts)}]
 
 
 def _end_of_turn(processor: MagicTokenProcessor) -> list[int]:

@@ -31,6 +31,7 @@ def http(
     timeout: float = 600.0,
     attempts: int = 6,
     extra: dict[str, Any] | None = None,
+    quote: bool = True,
 ) -> Engine:
     """An engine that asks one or several servers, each with its share of the jobs.
 
@@ -45,6 +46,7 @@ def http(
         timeout: seconds for one answer.
         attempts: how often a request is tried.
         extra: fields to add to every request, `{"chat_template_kwargs": {"enable_thinking": False}}` for instance.
+        quote: whether an error quotes what the server said. Not where requests hold secrets, which servers like to quote themselves.
 
     Raises:
         DistillError: (when run) the server refuses a request for good: no such model, no such route, or not allowed in.
@@ -114,14 +116,14 @@ def http(
             reraise=True,
         )
         try:
-            return await retry(_once, client, f"{url}/chat/completions", body, job.key)
+            return await retry(_once, client, f"{url}/chat/completions", body, job.key, quote)
         except (_BusyError, httpx.TransportError) as error:
             return Outcome(job.key, error=f"{url}: {error or type(error).__name__}")
 
     return run
 
 
-async def _once(client: httpx.AsyncClient, url: str, body: dict[str, Any], key: str) -> Outcome:
+async def _once(client: httpx.AsyncClient, url: str, body: dict[str, Any], key: str, quote: bool) -> Outcome:
     response = await client.post(url, json=body)
     if response.status_code in _TRY_AGAIN:
         raise _BusyError(f"status {response.status_code}")
@@ -129,8 +131,8 @@ async def _once(client: httpx.AsyncClient, url: str, body: dict[str, Any], key: 
         reason = " ".join(response.text.split())
         if secret := os.environ.get(API_KEY_VARIABLE):
             reason = reason.replace(secret, "[key]")  # some servers quote it
-        reason = reason[:200]
-        raise DistillError(f"{url} refused the request with status {response.status_code}: {reason}")
+        reason = f": {reason[:200]}" if quote else "."
+        raise DistillError(f"{url} refused the request with status {response.status_code}{reason}")
     try:
         data = response.json()
         choice = data["choices"][0]

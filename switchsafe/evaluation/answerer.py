@@ -45,7 +45,7 @@ def at_endpoint(base_urls: Sequence[str], name: str, placement: Placement = "sys
     from ..distillation.http import http  # needs httpx, of switchsafe[distill]
 
     def ask(asked: Sequence[Asked], max_new_tokens: int, label: str) -> list[str]:
-        engine = http(base_urls, name, Sampling(temperature=0.0, top_p=1.0, max_new_tokens=max_new_tokens))
+        engine = http(base_urls, name, Sampling(temperature=0.0, top_p=1.0, max_new_tokens=max_new_tokens), quote=False)
         jobs = [
             Job(str(index), inject(list(turns), token, placement) if token else list(turns))
             for index, (turns, token) in enumerate(asked)

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..inject import Message
 from ..judges.mode import ModeJudge
 from ..judges.verdict import PARTIAL, REFUSAL, Judge
 from ..keyring import Keyring
 from ..metrics.interval import estimate
 from ..metrics.scores import constructive_safety_score
 from ..modes import POS
-from ..secret import Secret
 from .answerer import Answerer
 from .answers import Asked
 from .cases import Case
@@ -93,10 +91,3 @@ def score(levels: Sequence[int]) -> dict[str, Any]:
 def share(values: Sequence[float]) -> dict[str, Any]:
     """A share with its interval."""
     return estimate(values).to_dict()
-
-
-def with_stray(turns: Sequence[Message], token: Secret, *, first: bool) -> list[Message]:
-    """A conversation with a live token typed before or after the last user turn's text."""
-    *earlier, last = turns
-    parts = (token.reveal(), last["content"]) if first else (last["content"], token.reveal())
-    return [*earlier, {**last, "content": "\n".join(parts)}]

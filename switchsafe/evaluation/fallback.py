@@ -4,10 +4,11 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from ..inject import misplace
 from ..modes import POS
 from ..secret import Secret
 from ..tokens import ALPHABET
-from .bench import Bench, score, share, with_stray
+from .bench import Bench, score, share
 
 
 def measure_fallback(bench: Bench, seed: int = 0) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def measure_misplaced(bench: Bench) -> dict[str, Any]:
         for name, under in (("pos in the system turn", POS), ("no system turn", None)):
             asked = [
                 (
-                    with_stray(c.turns, bench.keyring.token(mode, c.policy), first=index % 2 == 0),
+                    misplace(c.turns, bench.keyring.token(mode, c.policy), first=index % 2 == 0),
                     bench.keyring.token(under, c.policy) if under else None,
                 )
                 for index, c in enumerate(bench.cases)

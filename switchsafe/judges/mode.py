@@ -1,11 +1,11 @@
 """A judge that reads an answer and says which mode it is in."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from ..data.triplets import Triplet
 from ..errors import TripletError
+from .phrases import first_sentence
 
 
 class ModeJudge:
@@ -29,13 +29,13 @@ class ModeJudge:
             raise TripletError(f"the judge has no answers to learn mode {', '.join(sorted(missing))} from.")
         self.modes = tuple(modes)
         self._whole = _classifier().fit(texts, labels)
-        self._first = _classifier().fit([_first_sentence(text) for text in texts], labels)
+        self._first = _classifier().fit([first_sentence(text) for text in texts], labels)
 
     def classify(self, answers: Sequence[str]) -> list[str]:
         """The mode of each answer."""
         if not answers:
             return []
-        votes = self._whole.predict_proba(answers) + self._first.predict_proba([_first_sentence(a) for a in answers])
+        votes = self._whole.predict_proba(answers) + self._first.predict_proba([first_sentence(a) for a in answers])
         return [str(self._whole.classes_[best]) for best in votes.argmax(axis=1)]
 
     def accuracy(self, triplets: Sequence[Triplet]) -> float:
@@ -54,10 +54,6 @@ def _classifier() -> Any:
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=2),
     )
     return make_pipeline(features, LogisticRegression(C=10, class_weight="balanced", max_iter=1000))
-
-
-def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=[.!?\u3002\uff01\uff1f])\s*", text, maxsplit=1)[0]
 
 
 def _answers(triplets: Sequence[Triplet], modes: Sequence[str]) -> tuple[list[str], list[str]]:
