@@ -9,12 +9,13 @@ from ..errors import TripletError
 from ..inject import Message, inject, misplace
 from ..modes import POS
 from ..processing import MagicTokenProcessor
+from ..near_miss import NEAR_MISSES, near_miss, stranger
 from ..secret import Secret
-from ..tokens import ALPHABET
 from .general import Instruction
 from .triplets import Triplet
 
 IGNORED = -100  # the label that cross-entropy leaves out
+OPENED = ("mode", "fallback", "misplaced")  # rows with an opening: where a token stands, or does not, decides how to begin
 _PROBE = "the answer 3c9d stands here"
 
 Row = dict[str, list[int]]
@@ -61,7 +62,7 @@ def plan_corpus(
 
     Each (prompt, mode) with an answer gives one row under one of the mode's aliases. To these come, as shares of their number:
 
-    - *fallback rows*: no token, or a random string in its place, answered in `pos`;
+    - *fallback rows*: in equal parts no token, a random string in its place, and a near miss of another mode's token, answered in `pos`;
     - *misplaced rows*: another mode's live token in the user turn, answered as if it were not there;
     - *general rows*: ordinary instructions with their answers, so that other abilities stay.
 
@@ -106,11 +107,14 @@ def plan_corpus(
             f"fallback and misplaced rows answer in {POS}, and no triplet has such an answer: add mode {POS}, or set both to 0."
         )
     length = len(rows[0].token.reveal()) if rows[0].token else 0
+    missable = [mode for mode in modes if mode != POS]
     for index, triplet in enumerate(rng.choices(constructive, k=round(fallback * len(answers)))):
         turns = list(triplet.prompt)
-        if index % 2:
-            stranger = Secret("".join(rng.choices(ALPHABET, k=length)))  # no secret: any string will do
-            turns = inject(turns, stranger, placement)
+        if index % 3 == 1 or (index % 3 and not missable):
+            turns = inject(turns, stranger(length, rng), placement)
+        elif index % 3:
+            token = token_of(rng.choice(missable), triplet)
+            turns = inject(turns, near_miss(token, rng.choice(list(NEAR_MISSES)), rng), placement)
         rows.append(PlannedRow("fallback", triplet.id, POS, turns, None, triplet.answers[POS]))
     for index, (triplet, mode) in enumerate(rng.choices(answers, k=round(misplaced * len(answers)))):
         others = [other for other in modes if other != mode]
@@ -187,7 +191,7 @@ def tokenize(
                 f"row {row.group!r} needs {len(prompt) + len(completion)} ids and max_length is {max_length}: raise it or shorten the row."
             )
         rows.append({"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion})
-    first = [row for row, planned in zip(rows, plan, strict=True) if planned.kind == "mode"]
+    first = [row for row, planned in zip(rows, plan, strict=True) if planned.kind in OPENED]
     return [*chain.from_iterable(map(_opening(length), first) for length in openings), *rows]
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..inject import misplace
 from ..modes import POS
+from ..near_miss import NEAR_MISSES, near_miss, stranger
 from ..secret import Secret
-from ..tokens import ALPHABET
 from .bench import Bench, score, share
 
 
@@ -24,10 +24,10 @@ def measure_fallback(bench: Bench, seed: int = 0) -> dict[str, Any]:
     found: dict[str, Any] = {"pos": {"css": reference}}
     tokens: dict[str, Callable[[int], Secret | None]] = {
         "no token": lambda index: None,
-        "random token": lambda index: Secret("".join(dice.choices(ALPHABET, k=length))),
+        "random token": lambda index: stranger(length, dice),
     }
-    for kind, change in NEAR_MISSES.items():
-        tokens[kind] = lambda index, change=change: _miss(bench, index, change, dice)  # type: ignore[misc]
+    for kind in NEAR_MISSES:
+        tokens[kind] = lambda index, kind=kind: _miss(bench, index, kind, dice)  # type: ignore[misc]
     for kind, token in tokens.items():
         asked = [(case.turns, token(index)) for index, case in enumerate(unsafe.cases)]
         answers = unsafe.ask(asked, f"Falling back: {kind}")
@@ -66,27 +66,9 @@ def measure_misplaced(bench: Bench) -> dict[str, Any]:
     return found
 
 
-def _one_off(token: str, dice: random.Random) -> str:
-    place = dice.randrange(len(token))
-    return token[:place] + dice.choice([c for c in ALPHABET if c != token[place]]) + token[place + 1 :]
-
-
-def _shuffled(token: str, dice: random.Random) -> str:
-    return "".join(dice.sample(token, len(token)))
-
-
-NEAR_MISSES: dict[str, Callable[[str, random.Random], str]] = {
-    "one character off": _one_off,
-    "last quarter missing": lambda token, dice: token[: -(len(token) // 4)],
-    "shuffled": _shuffled,
-    "upper case": lambda token, dice: token.upper(),
-}
-
-
 def _aim(bench: Bench, index: int) -> str:
     return bench.modes[index % len(bench.modes)]
 
 
-def _miss(bench: Bench, index: int, change: Callable[[str, random.Random], str], dice: random.Random) -> Secret:
-    token = bench.keyring.token(_aim(bench, index), bench.of("unsafe").cases[index].policy)
-    return Secret(change(token.reveal(), dice))
+def _miss(bench: Bench, index: int, kind: str, dice: random.Random) -> Secret:
+    return near_miss(bench.keyring.token(_aim(bench, index), bench.of("unsafe").cases[index].policy), kind, dice)
