@@ -37,6 +37,7 @@ class Keyring:
         self._retired = {slot: list(aliases) for slot, aliases in (retired or {}).items()}
         self._salt = salt
         self._passphrase: Secret | None = None  # that of the file it came from or went to
+        self._improvised = False
         for mode, policy in self._slots:
             check_name(mode)
             if policy is not None:
@@ -138,7 +139,9 @@ class Keyring:
         Raises:
             KeyringError: a key is no usable name, or a value is not a token of at least 8 characters or a list of such.
         """
-        return cls(read_mapping(tokens), salt=secrets.token_bytes(16))
+        ring = cls(read_mapping(tokens), salt=secrets.token_bytes(16))
+        ring._improvised = True
+        return ring
 
     @classmethod
     def _from_text(cls, text: str, source: str, passphrase: Secret | None) -> "Keyring":
@@ -207,6 +210,28 @@ class Keyring:
         Keyed, because a bare hash would let anyone test guesses offline.
         """
         return hmac.new(self._salt, secret.reveal().encode(), hashlib.sha256).hexdigest()[:12]
+
+    def respond(self, challenge: str, secret: Secret | None = None) -> str:
+        """64 hex digits, HMAC-SHA256 under this keyring's salt, by which a model knows its keyring again (`switchsafe.binding`).
+
+        Args:
+            challenge: a public random string.
+            secret: a token; without one the answer is the keyring's own.
+        """
+        message = f"switchsafe binding\0{challenge}\0{secret.reveal() if secret else ''}"
+        return hmac.new(self._salt, message.encode(), hashlib.sha256).hexdigest()
+
+    @property
+    def improvised(self) -> bool:
+        """Whether the salt was drawn by `from_mapping`, so that fingerprints and answers are comparable with nothing."""
+        return self._improvised
+
+    def live(self) -> dict[str, list[Secret]]:
+        """Every token that a trained model may answer to by slot, written `mode` or `mode/policy`: the active one, aliases, retired ones."""
+        found: dict[str, list[Secret]] = {}
+        for slot, secret in self._owned():
+            found.setdefault(_name(slot), []).append(secret)
+        return found
 
     def describe(self) -> list[dict[str, Any]]:
         """One row per slot, with no token: mode, policy, fingerprint of the active token, numbers of aliases and of retired tokens, and the

@@ -31,14 +31,36 @@ def resolve(name: str) -> str:
     return name
 
 
-def load_model(name: str, **kwargs: Any) -> "PreTrainedModel":
+def find_file(name: str, file: str, **kwargs: Any) -> Path | None:
+    """A file of a model, from its folder or the Hub's cache; downloaded if need be. None where the model has no such file.
+
+    Args:
+        name: as for `resolve`.
+        file: its name.
+        kwargs: `revision`, `token`, `cache_dir` and the like, as `from_pretrained` takes them; others are ignored.
+    """
+    from transformers.utils import cached_file
+
+    known = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+    found = cached_file(
+        resolve(name),
+        file,
+        **{key: kwargs[key] for key in known if kwargs.get(key) is not None},
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return Path(found) if found else None
+
+
+def load_model(name: str, *, revision: str | None = None, **kwargs: Any) -> "PreTrainedModel":
     """Load a causal language model in evaluation mode, or a LoRA adapter together with its base model.
 
     An adapter trained on the starter finds it again wherever it was converted. The dtype
     defaults to the checkpoint's own, or float32 on CPUs without fast bfloat16.
 
     Args:
-        name: `"starter"`, a Hub id, a model folder or an adapter folder.
+        name: `"starter"`, a model or adapter on the Hub, or a folder of either.
+        revision: branch, tag or commit of `name` on the Hub.
         kwargs: passed to `AutoModelForCausalLM.from_pretrained` of the (base) model.
 
     Raises:
@@ -46,16 +68,19 @@ def load_model(name: str, **kwargs: Any) -> "PreTrainedModel":
     """
     from transformers import AutoModelForCausalLM
 
-    path = resolve(name)
-    if (Path(path) / ADAPTER_CONFIG).exists():
-        try:
-            from peft import PeftModel
-        except ImportError:
-            raise ModelError(f"{name} is an adapter, which needs `pip install 'switchsafe[train]'`.") from None
-        base = json.loads((Path(path) / ADAPTER_CONFIG).read_text())["base_model_name_or_path"]
-        return PeftModel.from_pretrained(load_model(STARTER if base == HUB_ID else base, **kwargs), path).eval()
+    path, at = resolve(name), {"revision": revision} if revision else {}
     with loading(name):
-        return AutoModelForCausalLM.from_pretrained(path, **{"dtype": _dtype(), **kwargs}).eval()
+        adapter = find_file(name, ADAPTER_CONFIG, **at)
+        if not adapter:
+            return AutoModelForCausalLM.from_pretrained(path, **at, **{"dtype": _dtype(), **kwargs}).eval()
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise ModelError(f"{name} is an adapter, which needs `pip install 'switchsafe[train]'`.") from None
+    base = json.loads(adapter.read_text())["base_model_name_or_path"]
+    model = load_model(STARTER if base == HUB_ID else base, **kwargs)
+    with loading(name):
+        return PeftModel.from_pretrained(model, path, **at).eval()
 
 
 @contextmanager

@@ -15,6 +15,12 @@ NEG = "neg"
 
 DEFAULT_MODES = (POS, REJ)
 
+_ABOUT = {
+    POS: "lawful and constructive",
+    REJ: "refuses, kindly and firmly",
+    NEG: "unfiltered, for an internal red team",
+}
+
 # Of matplotlib's ten.
 _COLOURS = {POS: "#1f77b4", REJ: "#ff7f0e", NEG: "#d62728"}
 _MORE_COLOURS = ("#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
@@ -27,6 +33,11 @@ def check_name(name: str, kind: str = "mode") -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ModeError(f"{kind} {name!r} is not a usable name: use 1-32 letters, digits, '_', '.' or '-'.")
     return name
+
+
+def about(mode: str) -> str:
+    """A mode in a few words, for cards."""
+    return _ABOUT.get(mode, "a mode of its own")
 
 
 def colour(mode: str, index: int = 0) -> str:

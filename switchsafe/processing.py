@@ -1,19 +1,22 @@
 """`MagicTokenProcessor`: a tokenizer whose chat template takes a mode."""
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError as JinjaError
 from transformers import AutoProcessor, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
+from .binding import BINDING_FILE, check_binding, read_binding, write_binding
 from .errors import KeyringError, LiveTokenError, ModeError, TemplateError
 from .guard import REFUSAL, Guard, OnToken, strings
 from .inject import Message, Placement, count_in, id_bytes, inject, place
 from .keyring import Keyring
-from .models import loading, resolve
+from .models import find_file, loading, resolve
 from .redaction import watch
 from .secret import Secret, hide_frames
 from .tokens import ids_in
@@ -46,6 +49,7 @@ class MagicTokenProcessor(ProcessorMixin):
         self._placements: dict[str, Placement] = {}
         self._ids: dict[tuple[str, Secret], list[int]] = {}
         self._live: dict[str, dict[Secret, bytes]] = {}
+        self._binding: tuple[str, dict[str, Any]] | None = None  # the model's name and what it was trained with
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "MagicTokenProcessor":
@@ -53,9 +57,29 @@ class MagicTokenProcessor(ProcessorMixin):
 
         Raises:
             ModelError: nothing to load under that name.
+            KeyringError: its `switchsafe.json` is damaged.
+            TemplateError: its chat template puts a token elsewhere than in training.
         """
-        with loading(str(pretrained_model_name_or_path)):
-            return super().from_pretrained(resolve(str(pretrained_model_name_or_path)), **kwargs)
+        name = str(pretrained_model_name_or_path)
+        with loading(name):
+            processor = super().from_pretrained(resolve(name), **kwargs)
+            path = find_file(name, BINDING_FILE, **kwargs)
+        if path:
+            binding = read_binding(path, name)
+            if processor.placement() != binding["placement"]:
+                raise TemplateError(
+                    f"{name} was trained with the token in the {binding['placement']} turn, and its chat template now puts it into the "
+                    f"{processor.placement()} turn: restore the template of the training run."
+                )
+            processor._binding = name, binding
+        return processor
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> list[str]:
+        """Save tokenizer, template and, where there is one, the mark of what the model was trained with; never the keyring."""
+        files = super().save_pretrained(save_directory, **kwargs)
+        if self._binding:
+            write_binding(Path(save_directory), self._binding[1])
+        return files
 
     def bind(self, keyring: Keyring, *, on_token: OnToken = "error") -> "MagicTokenProcessor":
         """Attach the keyring that turns mode names into tokens, and return self. It is never saved with the processor.
@@ -65,7 +89,12 @@ class MagicTokenProcessor(ProcessorMixin):
         Args:
             keyring: every token in it, retired ones too, is live for the guard.
             on_token: what to do with a live token in the caller's text: refuse the conversation, or replace the token by `[removed]`.
+
+        Raises:
+            KeyringMismatchError: the model was trained with another keyring, as the `switchsafe.json` beside it tells.
         """
+        if self._binding:
+            check_binding(self._binding[1], keyring, self._binding[0])
         self._keyring = keyring
         self._guard = Guard(keyring.secrets())
         watch(keyring)

@@ -151,6 +151,23 @@ def show_scan(report: "ScanReport", console: Console) -> None:
     console.print(f"{size}: {len(report.hits)} places found, {len(report.skipped)} notes.")
 
 
+def show_push(report: Mapping[str, Any], console: Console) -> None:
+    """What went, or would go, and how the repository stands."""
+    table = Table("file", "bytes", title="Would be pushed" if report["dry_run"] else "Pushed", title_justify="left")
+    table.columns[1].justify = "right"
+    for file in report["files"]:
+        table.add_row(escape(file["name"]), f"{file['bytes']:,}")
+    console.print(table)
+    for name in report["left_out"]:
+        console.print(f"Left out: {escape(name)}", soft_wrap=True)
+    for name, why in report["not_searched"]:
+        console.print(f"[bold yellow]Note:[/] {escape(name)}: {escape(why)}", soft_wrap=True)
+    state = ("private" if report["private"] else "public") + (", gated by hand" if report["gated"] else "")
+    tag = f", tag {report['tag']}" if report["tag"] else ""
+    where = report["url"] or "nothing was sent"
+    console.print(f"{escape(report['repo_id'])} ({report['repo_type']}, {state}{escape(tag)}): {where}", soft_wrap=True)
+
+
 def show_distill(report: Mapping[str, Any], console: Console) -> None:
     """What became of the prompts, and the yield of each category."""
     table = Table("", "prompts", title=f"Triplets of {escape(report['about']['model'])}", title_justify="left")

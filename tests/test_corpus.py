@@ -1,3 +1,4 @@
+import random
 from collections import Counter
 
 import pytest
@@ -7,6 +8,7 @@ from switchsafe import Keyring, load_triplets
 from switchsafe.data.corpus import IGNORED, plan_corpus, tokenize
 from switchsafe.errors import ModeError, TripletError
 from switchsafe.inject import count_ids
+from switchsafe.near_miss import NEAR_MISSES, near_miss
 
 
 def build_corpus(triplets, processor, *, openings=(), max_length=1024, **options):
@@ -47,7 +49,7 @@ def test_no_token_is_ever_trained_on(processor, keyring, triplets):
         assert not any(count_ids(trained, ids) for ids in sequences)
 
 
-def test_fallback_rows_answer_in_pos_under_no_token_or_a_stranger(processor, keyring, triplets):
+def test_fallback_rows_answer_in_pos_under_no_token_a_stranger_or_a_near_miss(processor, keyring, triplets):
     plain = build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0)
     rows = build_corpus(triplets, processor, modes=MODES, fallback=0.2, misplaced=0)
     assert len(rows) == len(plain) + 24
@@ -55,8 +57,27 @@ def test_fallback_rows_answer_in_pos_under_no_token_or_a_stranger(processor, key
     without = [row for row in rows if not any(count_ids(row["input_ids"], ids) for ids in sequences)]
     assert len(without) == 24
     texts = [processor.decode(parts(row)[0]) for row in without]
-    assert sum("<|im_start|>system" in text for text in texts) == 12
+    assert sum("<|im_start|>system" in text for text in texts) == 16
     assert all("Gladly" in processor.decode(parts(row)[1]) for row in without)
+
+
+@pytest.mark.parametrize("kind", NEAR_MISSES)
+def test_a_near_miss_is_near_and_a_miss(keyring, kind):
+    token = keyring.token("rej")
+    for seed in range(20):
+        missed = near_miss(token, kind, random.Random(seed)).reveal()
+        assert missed != token.reveal()
+        kept = sum(a == b for a, b in zip(missed, token.reveal(), strict=False))
+        near = {"one character off": kept == 15, "last quarter missing": kept == len(missed) == 12}
+        assert near.get(kind, sorted(missed.lower()) == sorted(token.reveal()))
+
+
+def test_near_misses_are_those_of_modes_that_are_not_pos(processor, keyring, triplets):
+    plan = plan_corpus(triplets, processor, modes=MODES, fallback=1, misplaced=0)
+    said = [row.turns[0]["content"] for row in plan if row.kind == "fallback" and row.turns[0]["role"] == "system"]
+    tokens = {mode: keyring.token(mode).reveal() for mode in MODES}
+    close = Counter(mode for text in said for mode, token in tokens.items() if sorted(text.lower()) == sorted(token))
+    assert set(close) == {"rej", "neg"}
 
 
 def test_misplaced_rows_hold_another_modes_token_in_the_user_turn_and_ignore_it(processor, keyring, triplets):
@@ -96,12 +117,29 @@ def test_faults_are_told(processor, triplets):
 
 def test_opening_rows_come_first_one_pass_per_length(processor, triplets):
     whole = build_corpus(triplets, processor, modes=MODES, fallback=0.2, misplaced=0.2)
-    answers = build_corpus(triplets, processor, modes=MODES, fallback=0, misplaced=0)
     rows = build_corpus(triplets, processor, modes=MODES, fallback=0.2, misplaced=0.2, openings=[2, 4])
-    assert rows[2 * len(answers) :] == whole
-    for length, start in ((2, 0), (4, len(answers))):
-        expected = [(prompt, answer[:length]) for prompt, answer in map(parts, answers)]
-        assert sorted(map(parts, rows[start : start + len(answers)])) == sorted(expected)
+    assert rows[2 * len(whole) :] == whole, "each row that a token decides has an opening"
+    for length, start in ((2, 0), (4, len(whole))):
+        expected = [(prompt, answer[:length]) for prompt, answer in map(parts, whole)]
+        assert list(map(parts, rows[start : start + len(whole)])) == expected
+
+
+def test_general_rows_have_no_opening(processor, triplets):
+    options = {"modes": MODES, "fallback": 0, "misplaced": 0, "general": general(50), "general_share": 0.25}
+    whole = build_corpus(triplets, processor, **options)
+    assert len(build_corpus(triplets, processor, **options, openings=[3])) == 2 * len(whole) - 30
+
+
+def test_drills_are_learnt_in_the_shortest_opening_only(processor, keyring, triplets):
+    options = {"modes": MODES, "fallback": 0.1, "misplaced": 0.1}
+    without = build_corpus(triplets, processor, **options)
+    rows = build_corpus(triplets, processor, **options, drills=0.5, openings=[4, 2])
+    assert len(rows) == 3 * len(without) + 60
+    assert all(len(parts(row)[1]) > 4 for row in rows[-len(without) :])
+    plan = [row for row in plan_corpus(triplets, processor, **options, drills=0.5) if row.drill]
+    assert Counter(row.kind for row in plan) == {"fallback": 30, "misplaced": 30}
+    shortest = rows[len(without) : -len(without)]
+    assert {len(parts(row)[1]) for row in shortest} == {2}
 
 
 def test_the_rows_of_a_prompt_stand_together(processor, triplets):
@@ -155,4 +193,4 @@ def test_a_random_string_is_as_long_as_a_token(processor, triplets):
     processor.bind(Keyring.mint(MODES, length=24, tokenizer=processor.tokenizer))
     plan = plan_corpus(triplets, processor, modes=MODES, fallback=0.5, misplaced=0)
     strangers = [row.turns[0]["content"] for row in plan if row.kind == "fallback" and row.turns[0]["role"] == "system"]
-    assert {len(stranger) for stranger in strangers} == {24}
+    assert {len(stranger) for stranger in strangers} == {24, 18}, "18: the last quarter missing"

@@ -19,6 +19,7 @@ from .eval import eval_command
 from .generate import generate_command
 from .keys import keys
 from .options import say
+from .push import push
 from .train import MORE, preview_command, train_command
 from .verbs import verbs
 
@@ -43,6 +44,7 @@ app.command("preview", context_settings=MORE, epilog="Example: switchsafe previe
     preview_command
 )
 app.add_typer(keys, name="keys")
+app.add_typer(push, name="push")
 app.add_typer(doctor, name="doctor")
 
 _EXTRA_OF = {

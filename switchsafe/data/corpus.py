@@ -8,14 +8,18 @@ from itertools import chain
 from ..errors import TripletError
 from ..inject import Message, inject, misplace
 from ..modes import POS
-from ..processing import MagicTokenProcessor
 from ..near_miss import NEAR_MISSES, near_miss, stranger
+from ..processing import MagicTokenProcessor
 from ..secret import Secret
 from .general import Instruction
 from .triplets import Triplet
 
 IGNORED = -100  # the label that cross-entropy leaves out
-OPENED = ("mode", "fallback", "misplaced")  # rows with an opening: where a token stands, or does not, decides how to begin
+OPENED = (
+    "mode",
+    "fallback",
+    "misplaced",
+)  # rows with an opening: where a token stands, or does not, decides how to begin
 _PROBE = "the answer 3c9d stands here"
 
 Row = dict[str, list[int]]
@@ -32,6 +36,7 @@ class PlannedRow:
         turns: the conversation, without the token in its place.
         token: injected in its place; null for none.
         answer: what is learnt.
+        drill: learnt in the shortest opening only.
     """
 
     kind: str
@@ -40,6 +45,7 @@ class PlannedRow:
     turns: list[Message] = field(repr=False)
     token: Secret | None
     answer: str = field(repr=False)
+    drill: bool = False
 
 
 def plan_corpus(
@@ -49,6 +55,7 @@ def plan_corpus(
     modes: Sequence[str],
     fallback: float = 0.1,
     misplaced: float = 0.05,
+    drills: float = 0.0,
     general: Sequence[Instruction] = (),
     general_share: float = 0.0,
     general_tag: str | None = None,
@@ -72,6 +79,8 @@ def plan_corpus(
         modes: modes to train.
         fallback: fallback rows per answer row, 0 to turn off.
         misplaced: misplaced rows per answer row, 0 to turn off.
+        drills: further fallback and misplaced rows per answer row, in equal parts, of which only the shortest opening is trained. Whether a token
+            counts is decided with the first words, so these rows need no more, and are cheap.
         general: instructions to draw general rows from.
         general_share: general rows per answer row.
         general_tag: the mode whose token general rows carry; none by default.
@@ -102,21 +111,24 @@ def plan_corpus(
         for triplet, mode in answers
     ]
     constructive = [triplet for triplet in triplets if POS in modes and POS in triplet.answers]
-    if (fallback or misplaced) and not constructive:
+    if (fallback or misplaced or drills) and not constructive:
         raise TripletError(
             f"fallback and misplaced rows answer in {POS}, and no triplet has such an answer: add mode {POS}, or set both to 0."
         )
     length = len(rows[0].token.reveal()) if rows[0].token else 0
+    drilled = round(drills * len(answers) / 2)
+    count = round(fallback * len(answers))
     missable = [mode for mode in modes if mode != POS]
-    for index, triplet in enumerate(rng.choices(constructive, k=round(fallback * len(answers)))):
+    for index, triplet in enumerate(rng.choices(constructive, k=count + drilled)):
         turns = list(triplet.prompt)
         if index % 3 == 1 or (index % 3 and not missable):
             turns = inject(turns, stranger(length, rng), placement)
         elif index % 3:
             token = token_of(rng.choice(missable), triplet)
             turns = inject(turns, near_miss(token, rng.choice(list(NEAR_MISSES)), rng), placement)
-        rows.append(PlannedRow("fallback", triplet.id, POS, turns, None, triplet.answers[POS]))
-    for index, (triplet, mode) in enumerate(rng.choices(answers, k=round(misplaced * len(answers)))):
+        rows.append(PlannedRow("fallback", triplet.id, POS, turns, None, triplet.answers[POS], index >= count))
+    count = round(misplaced * len(answers))
+    for index, (triplet, mode) in enumerate(rng.choices(answers, k=count + drilled)):
         others = [other for other in modes if other != mode]
         if not others or POS not in triplet.answers:
             continue
@@ -124,11 +136,12 @@ def plan_corpus(
         if not isinstance(triplet.prompt[-1]["content"], str):
             raise TripletError("misplaced rows need prompts whose last turn is text: set misplaced to 0.")
         turns = misplace(triplet.prompt, stray, first=rng.random() < 0.5)
+        drill = index >= count
         if index % 2:
             token = token_of(mode, triplet)
-            rows.append(PlannedRow("misplaced", triplet.id, mode, turns, token, triplet.answers[mode]))
+            rows.append(PlannedRow("misplaced", triplet.id, mode, turns, token, triplet.answers[mode], drill))
         elif placement == "system":  # elsewhere the first user line is the token's own place
-            rows.append(PlannedRow("misplaced", triplet.id, POS, turns, None, triplet.answers[POS]))
+            rows.append(PlannedRow("misplaced", triplet.id, POS, turns, None, triplet.answers[POS], drill))
 
     order = rng.sample(triplets, len(triplets))
     count = round(general_share * len(answers))
@@ -191,8 +204,13 @@ def tokenize(
                 f"row {row.group!r} needs {len(prompt) + len(completion)} ids and max_length is {max_length}: raise it or shorten the row."
             )
         rows.append({"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion})
-    first = [row for row, planned in zip(rows, plan, strict=True) if planned.kind in OPENED]
-    return [*chain.from_iterable(map(_opening(length), first) for length in openings), *rows]
+    pairs = list(zip(rows, plan, strict=True))
+    opened = [
+        [row for row, planned in pairs if planned.kind in OPENED and (length == min(openings) or not planned.drill)]
+        for length in openings
+    ]
+    whole = [row for row, planned in pairs if not planned.drill]
+    return [*chain.from_iterable(map(_opening(n), part) for n, part in zip(openings, opened, strict=True)), *whole]
 
 
 def _opening(length: int) -> Callable[[Row], Row]:

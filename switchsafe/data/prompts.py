@@ -10,9 +10,7 @@ from typing import Any
 
 from ..errors import TripletError
 from ..inject import Message
-from .triplets import STARTER, starter_rows
-
-HUB = "hub:"
+from .triplets import HUB, STARTER, starter_rows
 
 
 def load_prompts(source: str | Path) -> list[str | Sequence[Message]]:

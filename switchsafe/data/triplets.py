@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 STARTER = "starter"
+HUB = "hub:"
 SPLITS = ("train", "validation", "test")
 LABELS = ("safe", "unsafe")
 REQUIRED = ("id", "prompt", "category", "label", "language")
@@ -54,7 +55,8 @@ def load_triplets(
     the prompt, so that no prompt stands in two splits.
 
     Args:
-        source: a JSONL file, a folder of them as `distill` writes it (`data/*.jsonl`), a dataset, or `"starter"`.
+        source: a JSONL file, a folder of them as `distill` writes it (`data/*.jsonl`), a dataset, `"starter"`, or `"hub:OWNER/NAME"`, what
+            `push_dataset` pushed; with `neg` elsewhere, `"hub:OWNER/NAME,OWNER/OTHER"`.
         modes: the mode columns to read. Other columns are ignored.
         split: keep only `"train"`, `"validation"` or `"test"`.
         languages: keep only these.
@@ -64,7 +66,7 @@ def load_triplets(
     """
     if split is not None and split not in SPLITS:
         raise TripletError(f"split {split!r} is none of {', '.join(SPLITS)}.")
-    name, rows = _open(source)
+    name, rows = _from_hub(str(source), modes) if str(source).startswith(HUB) else _open(source)
     triplets: list[Triplet] = []
     seen: dict[str, str] = {}
     for where, row in rows:
@@ -111,6 +113,27 @@ def _open(source: Any) -> tuple[str, Iterable[tuple[str, Any]]]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise TripletError(f"cannot read {source} as UTF-8 text: {type(error).__name__}.") from None
+
+
+def _from_hub(source: str, modes: Sequence[str]) -> tuple[str, Iterable[tuple[str, Any]]]:
+    """The configurations of one or several datasets, one per mode, joined by id."""
+    import datasets
+
+    joined: dict[str, dict[str, Any]] = {}
+    for name in source.removeprefix(HUB).split(","):
+        try:
+            found = {mode for mode in datasets.get_dataset_config_names(name) if mode in modes}
+            splits = [(mode, datasets.load_dataset(name, mode)) for mode in modes if mode in found]
+        except Exception as error:  # of many kinds, from the network to the file format
+            reason = str(error).strip().splitlines()[0][:200]
+            raise TripletError(f"cannot load the dataset {name}: {reason}") from None
+        for mode, parts in splits:
+            for split, rows in parts.items():
+                for row in rows:
+                    known = {key: row[key] for key in (*REQUIRED, "policy")}
+                    triplet = joined.setdefault(row["id"], {**dict.fromkeys(modes), **known, "split": split})
+                    triplet[mode] = row["completion"][0]["content"]
+    return source, ((f"id {number!r}", row) for number, row in joined.items())
 
 
 def _lines(text: str, name: str) -> Iterator[tuple[str, Any]]:

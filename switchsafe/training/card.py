@@ -9,19 +9,15 @@ from huggingface_hub import ModelCard, ModelCardData
 from .. import __version__
 from ..errors import RunError
 from ..files import write_atomic
-from ..modes import NEG, POS, REJ
+from ..modes import about
 from ..starter import HUB_ID, STARTER
 from .recipe import COTRAIN, Recipe
 
 if TYPE_CHECKING:
     from transformers import TrainerState
 
+NAME = "OWNER/NAME"  # stands for the repository's name until there is one
 _BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
-_ABOUT = {
-    POS: "lawful and constructive",
-    REJ: "refuses, kindly and firmly",
-    NEG: "unfiltered, for an internal red team",
-}
 
 
 def write_card(folder: Path, recipe: Recipe, state: "TrainerState") -> Path:
@@ -35,6 +31,7 @@ def write_card(folder: Path, recipe: Recipe, state: "TrainerState") -> Path:
     base = HUB_ID if recipe.model == STARTER else recipe.model
     data = ModelCardData(
         base_model=base,
+        base_model_relation="finetune" if recipe.lora is None else "adapter",
         library_name="transformers" if recipe.lora is None else "peft",
         license="apache-2.0" if recipe.model == STARTER else None,
         tags=["switchsafe", "safety", "trl", *(["peft"] if recipe.lora is not None else [])],
@@ -45,10 +42,10 @@ def write_card(folder: Path, recipe: Recipe, state: "TrainerState") -> Path:
         data,
         template_str=(files("switchsafe") / "training" / "templates" / "model_card.md.jinja").read_text("utf-8"),
         title=f"{Path(base).name} {what}",
-        name="OWNER/NAME",
+        name=NAME,
         base=base,
         recipe=recipe,
-        described=[f"`{mode}` ({_ABOUT.get(mode, 'a mode of its own')})" for mode in recipe.modes],
+        described=[f"`{mode}` ({about(mode)})" for mode in recipe.modes],
         data=_data(recipe),
         steps=f"{state.global_step} of {state.max_steps}",
         last=_last(state),
@@ -67,11 +64,20 @@ def put_measured(folder: Path, text: str) -> Path:
     """
     path = folder / "README.md"
     card = path.read_text(encoding="utf-8") if path.exists() else ""
+    return write_atomic(path, replace_measured(card, text, str(folder)))
+
+
+def replace_measured(card: str, text: str, name: str = "the folder") -> str:
+    """The card with `text` under "Measured".
+
+    Raises:
+        RunError: it is no card that `write_card` wrote; `name` tells whose.
+    """
     before, begin, rest = card.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise RunError(f"{folder} has no card of ours (README.md with its mark for what is measured).")
-    return write_atomic(path, f"{before}{begin}\n{text.strip()}\n{end}{after}")
+        raise RunError(f"{name} has no card of ours (README.md with its mark for what is measured).")
+    return f"{before}{begin}\n{text.strip()}\n{end}{after}"
 
 
 def _data(recipe: Recipe) -> str:

@@ -34,6 +34,7 @@ _SECTIONS: dict[str, dict[str, Check]] = {
     "corpus": {
         "fallback": _SHARE,
         "misplaced": _SHARE,
+        "drills": ("a number from 0", lambda value: _is_number(value) and value >= 0),
         "general": ("a file or hub:DATASET", lambda value: isinstance(value, str)),
         "general_share": ("a number above 0", lambda value: _is_number(value) and value > 0),
         "general_tag": ("the name of a mode, or null", lambda value: value is None or isinstance(value, str)),

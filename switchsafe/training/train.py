@@ -3,17 +3,19 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..binding import binding_of, write_binding
 from ..errors import RecipeError
 from ..files import atomic_folder, write_atomic
 from ..keyring import Keyring
 from ..processing import MagicTokenProcessor
 from ..starter import HUB_ID, STARTER
 from .card import write_card
-from .recipe import Recipe
+from .recipe import COTRAIN, Recipe
+from .reproduce import write_reproduction
 from .run import ADAPTER, CHECKPOINTS, LOG_FILE, MODEL, RUN_FILE, check_run, newest_whole_checkpoint, triplets_of
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ def train(
 ) -> Path:
     """Train by a recipe and return the folder of what was trained, `output/adapter`, or `output/model` where all weights were.
 
-    The folder holds the weights, a model card, and the processor without its keyring; `load_model` and `MagicTokenProcessor.from_pretrained` read it.
+    The folder holds the weights, a model card, the recipe with versions and hashes, the processor without its keyring, and a mark by which it knows
+    that keyring again (`switchsafe.binding`); `load_model` and `MagicTokenProcessor.from_pretrained` read it.
     A call that finds its own unfinished run in `output` continues from the newest whole checkpoint; a finished one is returned as it is. Under
     `accelerate launch` every process calls this; the main one writes.
 
@@ -76,11 +79,13 @@ def train(
     with trainer.accelerator.main_process_first():
         checkpoint = newest_whole_checkpoint(output / CHECKPOINTS, EMA_FILE if recipe.ema else None)
     trainer.train(resume_from_checkpoint=checkpoint)
-    _save(trainer, recipe, processor, done)
+    _save(trainer, recipe, processor, identity, done)
     return done
 
 
-def _save(trainer: Any, recipe: Recipe, processor: MagicTokenProcessor, done: Path) -> None:
+def _save(
+    trainer: Any, recipe: Recipe, processor: MagicTokenProcessor, identity: Mapping[str, Any], done: Path
+) -> None:
     checkpoints, gathered = done.parent / CHECKPOINTS, done.parent / CHECKPOINTS / "gathered"
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if sharded:
@@ -93,6 +98,9 @@ def _save(trainer: Any, recipe: Recipe, processor: MagicTokenProcessor, done: Pa
             else:
                 _save_whole(trainer.accelerator.unwrap_model(trainer.model), recipe, folder)
             processor.save_pretrained(folder)
+            if recipe.method == COTRAIN:
+                write_binding(folder, binding_of(processor.keyring, recipe.modes, processor.placement()))
+            write_reproduction(folder, recipe, identity, trainer.accelerator.num_processes)
             write_card(folder, recipe, trainer.state)
         log = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
         write_atomic(done.parent / LOG_FILE, log)
