@@ -196,6 +196,40 @@ def test_the_page_hides_neg_and_nothing_holds_a_token(evaluated):
     assert_no_token(ring, folder)
 
 
+def test_its_figures_go_into_a_models_card(evaluated, tmp_path):
+    from huggingface_hub import ModelCard
+    from transformers import TrainerState
+
+    from switchsafe import Recipe
+    from switchsafe.errors import PushError
+    from switchsafe.hub.card import finished_card, read_evaluation
+    from switchsafe.training.card import write_card
+
+    folder, _, [report, _], _ = evaluated
+    text = write_card(tmp_path, Recipe("/home/mine/tiny", modes=MODES), TrainerState(max_steps=4)).read_text()
+    card = ModelCard(
+        finished_card(
+            text,
+            "me/tiny-modes",
+            base="them/tiny",
+            is_adapter=True,
+            licence="mit",
+            evaluation=read_evaluation(folder),
+        )
+    )
+    figures = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    measures = report["measures"]
+    assert figures["SAM (Euclidean, raw logits, first answer token)"] == round(measures["sam"]["value"], 4)
+    assert figures["Mode accuracy, rej"] == measures["behaviour"]["rej"]["accuracy"]["value"]
+    assert any("without a token" in name or "no token" in name for name in figures)
+    assert "Sign of failure" in card.text
+    assert "/home/mine" not in str(card)
+    assert (card.data.license, card.data.base_model) == ("mit", "them/tiny")
+    (tmp_path / "other.json").write_text('{"measures": {}}')
+    with pytest.raises(PushError, match="no report of `switchsafe eval`"):
+        read_evaluation(tmp_path / "other.json")
+
+
 def test_thresholds_are_read_and_faults_named(tmp_path):
     file = tmp_path / "bounds.yaml"
     file.write_text("a.b: {min: 0.5}\na.c: {max: 1, min: 0}\n")

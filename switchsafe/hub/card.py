@@ -38,7 +38,8 @@ def finished_card(
     """
     if evaluation:
         text = replace_measured(text, to_markdown(evaluation))
-    card = ModelCard(text.replace(NAME, repo_id))
+    here = str(ModelCard(text).data.to_dict().get("base_model"))
+    card = ModelCard(text.replace(NAME, repo_id).replace(here, base))  # a local folder's path is nobody's business
     data: Any = card.data  # of any attribute
     data.base_model = base
     data.base_model_relation = "adapter" if is_adapter else "finetune"
