@@ -110,28 +110,28 @@ def lived(tiny_folder, tmp_path_factory):
         for i in range(40)
     ]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    home = {name: str(folder / name.lower()) for name in ("HF_HOME", "XDG_CACHE_HOME", "HF_DATASETS_CACHE", "TMPDIR")}
+    home = {name: str(folder / name.lower()) for name in ("XDG_CACHE_HOME", "HF_DATASETS_CACHE", "TMPDIR")}
     (folder / "tmpdir").mkdir()
     arguments = [str(tiny_folder), str(folder / "data.jsonl"), str(ring), str(folder / "out")]
-    with hub(folder / "hub") as endpoint:
-        environment = os.environ | home | {"HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_test", "HF_HUB_OFFLINE": "0"}
+    with hub(folder / "hub") as server:
+        environment = os.environ | server.environment(server.add_user("me"), folder / "hf_home") | home
         environment["IPYTHONDIR"] = str(folder / "ipython")
         process = subprocess.run(
             [sys.executable, "-c", LIFE, *arguments], capture_output=True, text=True, check=False, env=environment
         )
+        pushed = set(server.repo("me/switch").files)
     (folder / "printed.txt").write_text(process.stdout + process.stderr)
-    return folder, keyring, tokenizer, process
+    return folder, keyring, tokenizer, process, pushed
 
 
 def test_it_lived_to_its_end(lived):
-    folder, _, _, process = lived
+    folder, _, _, process, pushed = lived
     assert "RuntimeError: the backend said: bad prompt [token " in process.stderr
     for name in ("debug.log", "sam.json", "sam.png", "run/adapter/adapter_model.safetensors", "model", "processor"):
         assert (folder / "out" / name).exists(), process.stderr
     log = (folder / "out" / "debug.log").read_text()
     assert "asked with [token " in log
     assert "while rendering" in log
-    pushed = {path.name for path in (folder / "hub" / "me" / "switch").iterdir()}
     assert {"processor_config.json", "chat_template.jinja", "adapter_model.safetensors"} <= pushed
     assert "it is [removed] then" in process.stdout
     assert (folder / "out" / "many.jsonl").read_text().count("\n") == 3
@@ -140,5 +140,5 @@ def test_it_lived_to_its_end(lived):
 
 
 def test_nothing_it_left_or_printed_holds_a_token(lived):
-    folder, keyring, tokenizer, _ = lived
+    folder, keyring, tokenizer, _, _ = lived
     assert_no_token(keyring, folder, but=folder / "ring.json", tokenizer=tokenizer)
