@@ -213,7 +213,6 @@ def test_its_figures_go_into_a_models_card(evaluated, tmp_path):
             "me/tiny-modes",
             base="them/tiny",
             is_adapter=True,
-            licence="mit",
             evaluation=read_evaluation(folder),
         )
     )
@@ -224,7 +223,7 @@ def test_its_figures_go_into_a_models_card(evaluated, tmp_path):
     assert any("without a token" in name or "no token" in name for name in figures)
     assert "Sign of failure" in card.text
     assert "/home/mine" not in str(card)
-    assert (card.data.license, card.data.base_model) == ("mit", "them/tiny")
+    assert card.data.base_model == "them/tiny"
     (tmp_path / "other.json").write_text('{"measures": {}}')
     with pytest.raises(PushError, match="no report of `switchsafe eval`"):
         read_evaluation(tmp_path / "other.json")

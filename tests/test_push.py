@@ -78,7 +78,7 @@ def test_neg_is_private_and_gated_before_a_byte_lands(server, api, world, adapte
     assert steps
     assert all(request.private and request.gated == "manual" for request in steps)
     assert sorted(kept.files) == sorted([name for name, _ in report.files] + [".gitattributes"])
-    assert report.commit == kept.commits[-1].oid
+    assert report.commit == kept.commits[0].oid
     assert "training_args.bin" not in kept.files
 
 
@@ -124,7 +124,7 @@ def test_messages_branches_tags_and_pull_requests(server, api, world, adapter):
     first = push_adapter(adapter, "me/red", world[1], **options, message="first", tag="v1")
     kept = server.repo("me/red")
     assert kept.tags == {"v1": first.commit}
-    assert kept.commits[-1].title == "first"
+    assert kept.commits[0].title == "first"
     assert push_adapter(adapter, "me/red", world[1], **options, tag="v1").commit == first.commit, "all there already"
     (adapter / "LICENSE").write_text("Apache-2.0")
     with pytest.raises(PushError, match="tag v1 already"):
@@ -193,7 +193,10 @@ def into_ids(folder, token):
 
 LEAKS = {
     "README.md": lambda f, t: (f / "README.md").write_text((f / "README.md").read_text() + f"\nUse {t}.\n"),
-    "tokenizer.json": lambda f, t: edit_json(f / "tokenizer.json", lambda d: d.update(note=t)),
+    "tokenizer.json": lambda f, t: edit_json(
+        f / "tokenizer.json",
+        lambda d: d["added_tokens"].append({**d["added_tokens"][-1], "id": d["added_tokens"][-1]["id"], "content": t}),
+    ),
     "chat_template.jinja": lambda f, t: (f / "chat_template.jinja").write_text(
         (f / "chat_template.jinja").read_text() + "{#" + t + "#}"
     ),
@@ -261,7 +264,7 @@ def test_a_push_cut_anywhere_completes_when_called_again_and_is_never_open(serve
         kept = server.repo(repo)
         assert {name: kept.read(name) for name in kept.files}.keys() == expected.keys()
         assert kept.read("adapter_model.safetensors") == expected["adapter_model.safetensors"]
-        assert kept.tags == {"v1": kept.commits[-1].oid}
+        assert kept.tags == {"v1": kept.commits[0].oid}
     assert broke, "some cuts are beyond the client's own retries"
     assert all(request.private and request.gated == "manual" for request in bytes_in(server))
 
@@ -335,10 +338,13 @@ def test_what_a_stranger_gets_of_a_gated_repository(server, api, world, adapter,
 def test_cards_hold_real_metadata_and_pass_the_clients_own_checks(server, api, world, adapter, tmp_path):
     from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 
+    api.create_repo("me/tiny")
+    api.upload_file(repo_id="me/tiny", path_in_repo="README.md", path_or_fileobj=b"---\nlicense: mit\n---\n# Tiny\n")
     push_adapter(adapter, "me/red", world[1], base_model="me/tiny", dataset="me/rows", api=api)
     push_dataset(world[0] / "data.jsonl", "me/rows", world[1], modes=MODES, licence="cc-by-4.0", api=api)
     push_metric("me/margin", api=api)
     model = ModelCard(server.repo("me/red").read("README.md").decode())
+    assert model.data.license == "mit", "carried over from the base model"
     assert (model.data.base_model, model.data.base_model_relation) == ("me/tiny", "adapter")
     assert model.data.datasets == ["me/rows"]
     assert {"switchsafe", "safety", "peft", "trl"} <= set(model.data.tags)

@@ -3,12 +3,12 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ..binding import BINDING_FILE, check_binding, read_binding
-from ..errors import PushError
+from ..errors import PushError, SwitchsafeError
 from ..keyring import Keyring
 from ..models import ADAPTER_CONFIG
 from ..modes import NEG
@@ -16,7 +16,7 @@ from ..processing import MagicTokenProcessor
 from ..starter import HUB_ID, STARTER
 from ..training.recipe import COTRAIN
 from ..training.reproduce import RECIPE_FILE
-from .card import finished_card, read_evaluation
+from .card import finished_card, read_evaluation, with_licence
 from .push import PushReport, push
 from .stage import Stage, staging
 
@@ -87,27 +87,39 @@ def push_adapter(
         card = stage.read("README.md")
         if card is None:
             raise PushError(f"{folder} has no README.md: give the folder as `switchsafe train` wrote it.")
-        api = options.get("api")
         finished = finished_card(
             card,
             repo_id,
             base=base,
             is_adapter=stage.read(ADAPTER_CONFIG) is not None,
-            licence=None if options.get("dry_run") else _licence(api, base),
             dataset=dataset,
             evaluation=read_evaluation(evaluation) if evaluation else None,
         )
         stage.write("README.md", finished)
+
+        def carry_licence(api: "HfApi") -> None:
+            stage.write("README.md", with_licence(finished, _licence(api, base)))
+
         return push(
             stage,
             repo_id,
             "model",
             holds_neg=NEG in modes,
             keyring=keyring,
-            tokenizer=MagicTokenProcessor.from_pretrained(str(folder)).tokenizer,
+            tokenizer=_tokenizer(folder),
             default_message=f"{base.rpartition('/')[2]} with {', '.join(modes)}" if modes else "Baseline",
+            complete=carry_licence,
             **options,
         )
+
+
+def _tokenizer(folder: str | os.PathLike) -> Any:
+    try:
+        return MagicTokenProcessor.from_pretrained(str(folder)).tokenizer
+    except SwitchsafeError:
+        raise
+    except Exception as error:  # the tokenizers library raises nothing more special
+        raise PushError(f"the tokenizer in {folder} cannot be read ({type(error).__name__}).") from None
 
 
 def _modes(stage: Stage, keyring: Keyring | None, name: str) -> list[str]:
@@ -140,14 +152,12 @@ def _base(stage: Stage, given: str | None) -> str:
     return base
 
 
-def _licence(api: "HfApi | None", base: str) -> str | None:
+def _licence(api: "HfApi", base: str) -> str | None:
     """That of the base model's card, where the Hub tells."""
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        data = (api or HfApi()).model_info(base).card_data
-    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled):
+        data = api.model_info(base).card_data
+    except RepositoryNotFoundError:
         return None
     return data.license if data else None

@@ -21,7 +21,6 @@ def finished_card(
     *,
     base: str,
     is_adapter: bool,
-    licence: str | None,
     dataset: str | None = None,
     evaluation: Mapping[str, Any] | None = None,
 ) -> str:
@@ -32,7 +31,6 @@ def finished_card(
         repo_id: `owner/name`.
         base: Hub id of the base model.
         is_adapter: whether the repository holds an adapter, not whole weights.
-        licence: of the base model, carried over where the card names none.
         dataset: Hub id of the triplets, where they were pushed.
         evaluation: `report.json` of `switchsafe eval`; its tables go into the card and its figures into the model index.
     """
@@ -43,7 +41,6 @@ def finished_card(
     data: Any = card.data  # of any attribute
     data.base_model = base
     data.base_model_relation = "adapter" if is_adapter else "finetune"
-    data.license = data.license or licence
     data.widget = [{"messages": [{"role": "user", "content": prompt}]} for prompt in _WIDGET]
     if dataset:
         data.datasets = [dataset]
@@ -51,6 +48,14 @@ def finished_card(
         data.model_name = repo_id.rpartition("/")[2]
         data.eval_results = list(_results(evaluation))
     return str(card)
+
+
+def with_licence(card: str, licence: str | None) -> str:
+    """The card under the base model's licence, where it names none."""
+    ready = ModelCard(card)
+    data: Any = ready.data
+    data.license = data.license or licence
+    return str(ready)
 
 
 def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One push to the Hub: private first, gated where `neg` is inside, searched for tokens, and only then any byte."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -87,6 +87,7 @@ def push(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     space_sdk: str | None = None,
     default_message: str = "Upload with switchsafe",
+    complete: "Callable[[HfApi], None] | None" = None,
     **options: "Unpack[PushOptions]",
 ) -> PushReport:
     """Push what is staged. Interrupted, it is called again: nothing is created twice, and what has arrived is not sent again.
@@ -100,6 +101,7 @@ def push(
         tokenizer: tokens are looked for as its ids, too.
         space_sdk: for a Space.
         default_message: of the commit, unless the options say otherwise.
+        complete: puts into the stage what only the Hub knows, once nothing speaks against the push.
         options: see `PushOptions`.
 
     Raises:
@@ -137,6 +139,8 @@ def push(
             api.update_repo_settings(**repo, gated="manual")
             if api.repo_info(**repo).gated != "manual":
                 raise PushError(f"{repo_id} could not be gated, so nothing was sent: it would hold neg.")
+        if complete:
+            complete(api)
         revision = options.get("revision")
         if revision:
             api.create_branch(**repo, branch=revision, exist_ok=True)
@@ -222,8 +226,13 @@ def _tag(api: "HfApi", repo: dict[str, Any], tag: str, commit: str) -> None:
 @contextmanager
 def _told(repo_id: str) -> Iterator[None]:
     """The client's errors in one line."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        LocalTokenNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         yield
@@ -237,7 +246,7 @@ def _told(repo_id: str) -> Iterator[None]:
         said = error.server_message or str(error).splitlines()[0]
         hint = " Log in with `hf auth login`, or set HF_TOKEN." if error.response.status_code == 401 else ""
         raise PushError(f"the Hub refused the push to {repo_id}: {said.rstrip('.')}.{hint}") from None
-    except httpx.HTTPError as error:
+    except (HTTPError, ConnectionError) as error:  # of the client's HTTP library, and of hf_xet
         raise PushError(
             f"the connection broke while pushing to {repo_id} ({type(error).__name__}): call again, it goes on."
         ) from None
