@@ -98,6 +98,7 @@ def test_every_verb_has_help_with_an_example():
         ["chat"],
         ["sam"],
         *(["keys", v] for v in ("new", "list", "rotate", "path")),
+        *(["push", v] for v in ("adapter", "dataset", "metric")),
     ):
         done = here(*verb, "--help")
         assert done.returncode == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import MODES
 from hub import hub
+from test_cli import here, refused
 
 from switchsafe import Keyring, MagicTokenProcessor, Recipe, generate, load_model, load_triplets, train
 from switchsafe.errors import KeyringMismatchError, LeakError, PushError
@@ -357,3 +358,38 @@ def test_cards_hold_real_metadata_and_pass_the_clients_own_checks(server, api, w
         card.validate()
         for hole in ("OWNER/NAME", "None", "{{", "undefined"):
             assert hole not in str(card)
+
+
+# -- the command --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_lists_refuses_and_exits_with_1(world, adapter, tmp_path):
+    ring = world[1].save(tmp_path / "ring.json")
+    command = ("push", "adapter", adapter, "me/red", "--keyring", ring, "--base-model", "me/tiny", "--dry-run")
+    done = here(*command)
+    assert done.returncode == 0, done.stderr
+    assert "adapter_model.safetensors" in done.stdout
+    assert "private, gated by hand" in done.stdout
+    listed = json.loads(here(*command, "--json").stdout)
+    assert {file["name"] for file in listed["files"]} >= {"README.md", "switchsafe.json", "recipe.yaml"}
+    refused(here(*command, "--public"), "--i-accept-publishing-neg")
+    (adapter / "run.log").write_text(world[1].token("neg").reveal())
+    done = here(*command, "--json")
+    assert done.returncode == 1
+    assert "run.log" in done.stderr
+    assert json.loads(done.stdout)["leaks"][0]["file"].endswith("run.log")
+    assert world[1].token("neg").reveal() not in done.stdout + done.stderr
+
+
+def test_the_command_pushes_data_and_metric(world, tmp_path):
+    ring = world[1].save(tmp_path / "ring.json")
+    done = here("push", "dataset", world[0] / "data.jsonl", "me/rows", "--keyring", ring, "--dry-run", "--json")
+    report = json.loads(done.stdout)
+    assert {name.partition("/")[0] for name in (f["name"] for f in report["files"])} == {"README.md", "pos", "rej"}
+    assert (report["private"], report["gated"]) == (True, False), "neg only when named"
+    refused(
+        here("push", "dataset", world[0] / "data.jsonl", "me/rows", "--keyring", ring, "--modes", "pos,other"), "other"
+    )
+    done = here("push", "metric", "me/margin", "--dry-run")
+    assert "margin.py" in done.stdout
+    refused(here("push", "metric", "me/margin"), "HF_HUB_OFFLINE")
