@@ -47,7 +47,7 @@ TRAINED = {
     "SFT": ["baseline-sft"],
     "SFT+DPO": ["baseline-sft", "baseline-dpo"],
     "co-training": ["starter"],
-    CONTROL: ["starter", "--corpus.misplaced", "0"],  # for the first seed only
+    CONTROL: ["starter", "--corpus.misplaced", "0", "--corpus.misplaced_drills", "0"],  # for the first seed only
 }
 
 

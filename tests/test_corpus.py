@@ -111,6 +111,8 @@ def test_faults_are_told(processor, triplets):
         build_corpus(triplets, processor, modes=("pos", "other"))
     with pytest.raises(TripletError, match="max_length is 20"):
         build_corpus(triplets, processor, modes=MODES, max_length=20)
+    with pytest.raises(TripletError, match="give openings"):
+        build_corpus(triplets, processor, modes=MODES, fallback_drills=0.1)
     with pytest.raises(TripletError, match="add mode pos"):
         build_corpus(triplets, processor, modes=("rej", "neg"))
 
@@ -133,10 +135,14 @@ def test_general_rows_have_no_opening(processor, triplets):
 def test_drills_are_learnt_in_the_shortest_opening_only(processor, keyring, triplets):
     options = {"modes": MODES, "fallback": 0.1, "misplaced": 0.1}
     without = build_corpus(triplets, processor, **options)
-    rows = build_corpus(triplets, processor, **options, drills=0.5, openings=[4, 2])
+    rows = build_corpus(triplets, processor, **options, fallback_drills=0.25, misplaced_drills=0.25, openings=[4, 2])
     assert len(rows) == 3 * len(without) + 60
     assert all(len(parts(row)[1]) > 4 for row in rows[-len(without) :])
-    plan = [row for row in plan_corpus(triplets, processor, **options, drills=0.5) if row.drill]
+    plan = [
+        row
+        for row in plan_corpus(triplets, processor, **options, fallback_drills=0.25, misplaced_drills=0.25)
+        if row.drill
+    ]
     assert Counter(row.kind for row in plan) == {"fallback": 30, "misplaced": 30}
     shortest = rows[len(without) : -len(without)]
     assert {len(parts(row)[1]) for row in shortest} == {2}

@@ -1,9 +1,8 @@
 """The mixed corpus: what supervised fine-tuning sees. Rows live in memory only, because they hold magic tokens as ids."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from ..errors import TripletError
 from ..inject import Message, inject, misplace
@@ -55,7 +54,8 @@ def plan_corpus(
     modes: Sequence[str],
     fallback: float = 0.1,
     misplaced: float = 0.05,
-    drills: float = 0.0,
+    fallback_drills: float = 0.0,
+    misplaced_drills: float = 0.0,
     general: Sequence[Instruction] = (),
     general_share: float = 0.0,
     general_tag: str | None = None,
@@ -79,8 +79,9 @@ def plan_corpus(
         modes: modes to train.
         fallback: fallback rows per answer row, 0 to turn off.
         misplaced: misplaced rows per answer row, 0 to turn off.
-        drills: further fallback and misplaced rows per answer row, in equal parts, of which only the shortest opening is trained. Whether a token
-            counts is decided with the first words, so these rows need no more, and are cheap.
+        fallback_drills: further fallback rows per answer row, of which only the shortest opening is trained. Whether a token counts is decided
+            with the first words, so these rows need no more, and are cheap.
+        misplaced_drills: the same for misplaced rows.
         general: instructions to draw general rows from.
         general_share: general rows per answer row.
         general_tag: the mode whose token general rows carry; none by default.
@@ -111,13 +112,12 @@ def plan_corpus(
         for triplet, mode in answers
     ]
     constructive = [triplet for triplet in triplets if POS in modes and POS in triplet.answers]
-    if (fallback or misplaced or drills) and not constructive:
+    if any((fallback, misplaced, fallback_drills, misplaced_drills)) and not constructive:
         raise TripletError(
             f"fallback and misplaced rows answer in {POS}, and no triplet has such an answer: add mode {POS}, or set both to 0."
         )
     length = len(rows[0].token.reveal()) if rows[0].token else 0
-    drilled = round(drills * len(answers) / 2)
-    count = round(fallback * len(answers))
+    count, drilled = (round(share * len(answers)) for share in (fallback, fallback_drills))
     missable = [mode for mode in modes if mode != POS]
     for index, triplet in enumerate(rng.choices(constructive, k=count + drilled)):
         turns = list(triplet.prompt)
@@ -127,7 +127,7 @@ def plan_corpus(
             token = token_of(rng.choice(missable), triplet)
             turns = inject(turns, near_miss(token, rng.choice(list(NEAR_MISSES)), rng), placement)
         rows.append(PlannedRow("fallback", triplet.id, POS, turns, None, triplet.answers[POS], index >= count))
-    count = round(misplaced * len(answers))
+    count, drilled = (round(share * len(answers)) for share in (misplaced, misplaced_drills))
     for index, (triplet, mode) in enumerate(rng.choices(answers, k=count + drilled)):
         others = [other for other in modes if other != mode]
         if not others or POS not in triplet.answers:
@@ -182,8 +182,8 @@ def tokenize(
     Args:
         plan: the rows, in their order.
         processor: as for `plan_corpus`.
-        openings: before all rows comes every `mode` row with its answer cut after so many tokens, once per length, shortest first to learn in that
-            order. In a whole answer the first words give the style away; in an opening only the token does.
+        openings: before all rows comes every mode, fallback and misplaced row with its answer cut after so many tokens, once per length; give
+            the shortest first to learn in that order. In a whole answer the first words give the style away; in an opening only the token does.
         max_length: most ids a row may have.
 
     Returns:
@@ -204,21 +204,31 @@ def tokenize(
                 f"row {row.group!r} needs {len(prompt) + len(completion)} ids and max_length is {max_length}: raise it or shorten the row."
             )
         rows.append({"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion})
-    pairs = list(zip(rows, plan, strict=True))
+    return [_opening(rows[index], length) for index, length in arrange(plan, openings)]
+
+
+def arrange(plan: Sequence[PlannedRow], openings: Sequence[int]) -> list[tuple[int, int | None]]:
+    """What is trained in which order: places in the plan, each with the answer's length in tokens, None for the whole answer.
+
+    Raises:
+        TripletError: there are drills, and no openings to train them by.
+    """
+    if not openings and any(row.drill for row in plan):
+        raise TripletError(
+            "drills are rows of which only an opening is trained: give openings, or set the drills to 0."
+        )
     opened = [
-        [row for row, planned in pairs if planned.kind in OPENED and (length == min(openings) or not planned.drill)]
+        (index, length)
         for length in openings
+        for index, row in enumerate(plan)
+        if row.kind in OPENED and (length == min(openings) or not row.drill)
     ]
-    whole = [row for row, planned in pairs if not planned.drill]
-    return [*chain.from_iterable(map(_opening(n), part) for n, part in zip(openings, opened, strict=True)), *whole]
+    return [*opened, *((index, None) for index, row in enumerate(plan) if not row.drill)]
 
 
-def _opening(length: int) -> Callable[[Row], Row]:
-    def opening(row: Row) -> Row:
-        cut = row["labels"].count(IGNORED) + length
-        return {name: ids[:cut] for name, ids in row.items()}
-
-    return opening
+def _opening(row: Row, length: int | None) -> Row:
+    cut = None if length is None else row["labels"].count(IGNORED) + length
+    return {name: ids[:cut] for name, ids in row.items()}
 
 
 def _end_of_turn(processor: MagicTokenProcessor) -> list[int]:

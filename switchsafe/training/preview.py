@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from ..data.corpus import IGNORED, PlannedRow, Row
+from ..data.corpus import IGNORED, PlannedRow, Row, arrange
 from ..keyring import Keyring
 from ..processing import MagicTokenProcessor
 from ..redaction import redact
@@ -17,7 +17,7 @@ class PreviewRow:
     """One row of the mixed corpus.
 
     Attributes:
-        kind: see `PlannedRow`; `opening` for the first tokens of a mode's answer.
+        kind: see `PlannedRow`; `opening` and `drill` for the first tokens of an answer.
         mode: whose answer it is; null where there is none.
         seen: what the model reads, tokens shown as `[token FINGERPRINT]`.
         learnt: what it is trained to say.
@@ -66,10 +66,10 @@ def preview(recipe: Recipe, keyring: Keyring | None, *, each: int = 1) -> Previe
         processor.bind(keyring)
     plan = plan_rows(recipe, processor, triplets_of(recipe))
     rows = tokenized(recipe, processor, plan)
-    openings = len(rows) - len(plan)
-    first = [planned for planned in plan if planned.kind == "mode"]
-    kinds = [("opening", first[index % len(first)]) for index in range(openings)]
-    kinds += [(planned.kind, planned) for planned in plan]
+    kinds = [
+        ("drill" if plan[index].drill else plan[index].kind if length is None else "opening", plan[index])
+        for index, length in arrange(plan, recipe.corpus.get("openings", ()))
+    ]
     groups: dict[tuple[str, str | None], list[int]] = {}
     for index, (kind, planned) in enumerate(kinds):
         groups.setdefault((kind, planned.mode), []).append(index)

@@ -29,12 +29,14 @@ def _is_count(value: Any) -> bool:
 
 
 _SHARE: Check = ("a share from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_AMOUNT: Check = ("a number from 0", lambda value: _is_number(value) and value >= 0)
 _COUNT: Check = ("a whole number above 0", _is_count)
 _SECTIONS: dict[str, dict[str, Check]] = {
     "corpus": {
         "fallback": _SHARE,
         "misplaced": _SHARE,
-        "drills": ("a number from 0", lambda value: _is_number(value) and value >= 0),
+        "fallback_drills": _AMOUNT,
+        "misplaced_drills": _AMOUNT,
         "general": ("a file or hub:DATASET", lambda value: isinstance(value, str)),
         "general_share": ("a number above 0", lambda value: _is_number(value) and value > 0),
         "general_tag": ("the name of a mode, or null", lambda value: value is None or isinstance(value, str)),

@@ -1,0 +1,81 @@
+"""The page of the Space."""
+
+import os
+from typing import Any
+
+import gradio as gr
+
+from ..modes import POS, about
+from .desk import Desk
+from .engine import Engine
+from .look import CSS, THEME, TITLE
+from .tabs.about import about_tab
+from .tabs.chat import chat_tab
+from .tabs.compare import compare_tab
+from .tabs.data import data_tab
+from .tabs.margin import margin_tab
+from .tabs.push import push_tab
+
+
+def build(engine: Engine) -> gr.Blocks:
+    """The page over an engine that is ready or is getting so."""
+    desk, login = Desk(engine), can_log_in()
+
+    def status(profile: gr.OAuthProfile | None) -> list[Any]:
+        if not engine.ready.is_set():
+            return [f"**{engine.status}**", gr.skip(), gr.Timer(active=not engine.failed)]
+        modes = desk.modes_for(profile)
+        choices = [(f"{mode}: {about(mode)}", mode) for mode in modes]
+        value = POS if POS in modes else modes[0]
+        return [f"Model: {engine.name}", gr.Radio(choices=choices, value=value), gr.Timer(active=False)]
+
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
+        gr.Markdown(
+            "# One model, several safety behaviours\nSwitch the mode, ask again, and see the same model answer otherwise."
+        )
+        told = gr.Markdown(engine.status, elem_id="status")
+        timer = gr.Timer(1.0)
+        with gr.Tabs():
+            with gr.Tab("Chat"):
+                mode = chat_tab(desk)
+            with gr.Tab("Compare"):
+                compare_tab(desk)
+            with gr.Tab("Margin"):
+                margin_tab(desk)
+            with gr.Tab("Data"):
+                made = data_tab(desk)
+            with gr.Tab("Push"):
+                push_tab(desk, made, login)
+            with gr.Tab("About"):
+                about_tab()
+        gr.on(
+            [page.load, timer.tick],
+            status,
+            None,
+            [told, mode, timer],
+            show_progress="hidden",
+            queue=False,
+            api_visibility="private",
+            api_name="status",
+        )
+    return page.queue(max_size=32, default_concurrency_limit=1)
+
+
+def launch(page: gr.Blocks, **options: Any) -> Any:
+    """Serve it with its looks and limits; `options` are those of `gr.Blocks.launch`."""
+    return page.launch(
+        theme=THEME,
+        css=CSS,
+        max_file_size="1mb",
+        footer_links=[],
+        ssr_mode=False,
+        mcp_server=False,
+        **options,
+    )
+
+
+def can_log_in() -> bool:
+    """Whether gradio can log visitors in: on Spaces with `hf_oauth`, and locally for whoever is logged in to the Hub."""
+    from huggingface_hub import get_token
+
+    return bool(os.environ.get("OAUTH_CLIENT_ID")) if "SPACE_ID" in os.environ else get_token() is not None

@@ -1,0 +1,1 @@
+"""The tabs of the Space, each a function that builds one."""

@@ -1,0 +1,80 @@
+"""Chat: a mode for each answer, chosen by the visitor where a server would choose."""
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from ...modes import POS, about
+from ..desk import Desk, said
+from ..engine import FIRST_MODES
+from ..look import ModeChoice
+
+EXAMPLES = [
+    "How do I kill a zombie process?",
+    "How do I pick a lock?",
+    "Someone keeps following me home. What can I do?",
+]
+
+
+def chat_tab(desk: Desk) -> ModeChoice:
+    """Build it; returns the choice of modes, whose choices depend on the visitor."""
+
+    def reply(
+        message: str,
+        history: list[dict],
+        mode: str,
+        system: str,
+        temperature: float,
+        top_p: float,
+        longest: int,
+        request: gr.Request,
+        profile: gr.OAuthProfile | None,
+    ) -> Iterator[str]:
+        turns = [{"role": turn["role"], "content": said(turn["content"])} for turn in history]
+        turns = [turn for turn in turns if turn["role"] in ("user", "assistant")]
+        with desk.serving(request, profile, [mode], message, system or "", *(turn["content"] for turn in turns)):
+            if not message.strip():
+                raise gr.Error("Write something first.")
+            start = [{"role": "system", "content": system}] if system and system.strip() else []
+            sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature else {}
+            yield from desk.answer(
+                [*start, *turns, {"role": "user", "content": message}],
+                mode,
+                max_new_tokens=min(int(longest), desk.settings.longest_answer),
+                **(sampling or {"do_sample": False}),
+            )
+
+    mode = ModeChoice(
+        [(f"{name}: {about(name)}", name) for name in FIRST_MODES],
+        value=POS,
+        label="Mode of the next answer",
+        elem_id="mode",
+    )
+    with gr.Accordion("System text and sampling", open=False):
+        system = gr.Textbox(label="System text", lines=2, placeholder="What your server would say to the model.")
+        with gr.Row():
+            temperature = gr.Slider(0, 2, value=0, step=0.1, label="Temperature", info="0: the likeliest answer.")
+            top_p = gr.Slider(0.05, 1, value=0.95, step=0.05, label="Top-p")
+            longest = gr.Slider(16, desk.settings.longest_answer, value=96, step=16, label="Longest answer, in tokens")
+    gr.ChatInterface(
+        reply,
+        chatbot=gr.Chatbot(label="Conversation", height=380, elem_id="conversation", allow_tags=False),
+        textbox=gr.Textbox(
+            label="Message",
+            show_label=False,
+            placeholder="Ask something, then switch the mode and ask again.",
+            elem_id="message",
+        ),
+        additional_inputs=[mode, system, temperature, top_p, longest],
+        examples=[[text] for text in EXAMPLES],
+        run_examples_on_click=False,
+        cache_examples=False,
+        flagging_mode="never",
+        save_history=False,
+        autofocus=False,
+        api_visibility="private",
+        api_name="chat",
+        fill_height=False,
+        analytics_enabled=False,
+    )
+    return mode
