@@ -307,6 +307,10 @@ class Keyring:
         self._passphrase = secret
         return path
 
+    def to_text(self) -> Secret:
+        """What `from_env` reads, in clear: for a secret store, such as the secrets of a Space or a CI."""
+        return Secret(write_text(self._slots, self._retired, self._salt, None))
+
     def __repr__(self) -> str:
         slots = ", ".join(
             f"{mode}{'/' + policy if policy else ''} x{len(aliases)}" for (mode, policy), aliases in self._slots.items()

@@ -111,6 +111,8 @@ class Repo:
     gated: Literal[False, "auto", "manual"] = False
     sdk: str | None = None
     readers: list[str] = field(default_factory=list)  # whom the owner let through the gate
+    secrets: dict[str, str] = field(default_factory=dict)  # of a Space; written, never read back
+    variables: dict[str, str] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     history: dict[str, Commit] = field(default_factory=dict)
 
@@ -468,6 +470,10 @@ class Hub:
                 repo.private = is_private(call.json(), repo.private)
             case ["POST", "tag", revision]:
                 repo.name(f"refs/tags/{call.json()['tag']}", revision)
+            case ["POST", "secrets" | "variables" as kind] if repo.type == "space":
+                getattr(repo, kind)[call.json()["key"]] = call.json()["value"]
+                repo.save()
+                return {key: {"value": value} for key, value in repo.variables.items()} if kind == "variables" else {}
             case ["POST", "branch", branch]:
                 repo.name(f"refs/heads/{branch}", call.json().get("startingPoint", "main"))
             case ["DELETE", "tag" | "branch" as kind, name]:

@@ -97,8 +97,9 @@ def test_every_verb_has_help_with_an_example():
         ["generate"],
         ["chat"],
         ["sam"],
+        ["space"],
         *(["keys", v] for v in ("new", "list", "rotate", "path")),
-        *(["push", v] for v in ("adapter", "dataset", "metric")),
+        *(["push", v] for v in ("adapter", "dataset", "metric", "space")),
     ):
         done = here(*verb, "--help")
         assert done.returncode == 0

@@ -14,11 +14,12 @@ from conftest import MODES
 from hub import hub
 from test_cli import here, refused
 
+import switchsafe
 from switchsafe import Keyring, MagicTokenProcessor, Recipe, generate, load_model, load_triplets, train
 from switchsafe.errors import KeyringMismatchError, LeakError, PushError
 from switchsafe.hub.adapter import push_adapter
 from switchsafe.hub.dataset import push_dataset
-from switchsafe.hub.space import push_metric
+from switchsafe.hub.space import push_metric, push_space
 
 SFT = {"per_device_train_batch_size": 8, "learning_rate": 1e-2, "max_steps": 2, "logging_steps": 1}
 
@@ -276,6 +277,7 @@ FRESH = """
 import json, sys
 import datasets, evaluate
 from huggingface_hub import snapshot_download
+import switchsafe
 from switchsafe import Keyring, MagicTokenProcessor, generate, load_model, load_triplets
 
 ring = Keyring.load(sys.argv[1])
@@ -333,6 +335,29 @@ def test_what_a_stranger_gets_of_a_gated_repository(server, api, world, adapter,
         them.hf_hub_download("me/red", "adapter_model.safetensors")
 
 
+def test_the_demo_gets_its_model_and_its_keyring_as_a_secret(server, api, world):
+    push_space("me/plain", api=api)
+    plain = server.repo("me/plain", "space")
+    assert plain.private
+    assert set(plain.files) == {".gitattributes", "README.md", "app.py", "requirements.txt"}
+    assert plain.read("requirements.txt").decode() == f"switchsafe[space]=={switchsafe.__version__}\n"
+    compile(plain.read("app.py"), "app.py", "exec")
+    with pytest.raises(PushError, match="give both"):
+        push_space("me/demo", world[1], set_secret=True, api=api)
+    push_space("me/demo", world[1], model="me/red", set_secret=True, api=api, public=True)
+    demo = server.repo("me/demo", "space")
+    assert demo.variables == {"SWITCHSAFE_SPACE_MODEL": "me/red"}
+    os.environ["TEST_KEYRING"] = demo.secrets["SWITCHSAFE_KEYRING"]
+    try:
+        assert list(Keyring.from_env("TEST_KEYRING").secrets()) == list(world[1].secrets())
+    finally:
+        del os.environ["TEST_KEYRING"]
+    token = world[1].token("pos").reveal()
+    assert not any(token in demo.read(name).decode() for name in demo.files)
+    order = [request.path.rpartition("/")[2] for request in server.log if request.repo == ("space", "me/demo")]
+    assert order.index("secrets") < order.index("settings"), "opened once it has what it needs"
+
+
 # -- cards --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -344,6 +369,7 @@ def test_cards_hold_real_metadata_and_pass_the_clients_own_checks(server, api, w
     push_adapter(adapter, "me/red", world[1], base_model="me/tiny", dataset="me/rows", api=api)
     push_dataset(world[0] / "data.jsonl", "me/rows", world[1], modes=MODES, licence="cc-by-4.0", api=api)
     push_metric("me/margin", api=api)
+    push_space("me/demo", api=api)
     model = ModelCard(server.repo("me/red").read("README.md").decode())
     assert model.data.license == "mit", "carried over from the base model"
     assert (model.data.base_model, model.data.base_model_relation) == ("me/tiny", "adapter")
@@ -353,8 +379,9 @@ def test_cards_hold_real_metadata_and_pass_the_clients_own_checks(server, api, w
     dataset = DatasetCard(server.repo("me/rows", "dataset").read("README.md").decode())
     assert [config["config_name"] for config in dataset.data.configs] == list(MODES)
     space = SpaceCard(server.repo("me/margin", "space").read("README.md").decode())
-    assert space.data.sdk == "gradio"
-    for card in (model, dataset, space):
+    demo = SpaceCard(server.repo("me/demo", "space").read("README.md").decode())
+    assert space.data.sdk == demo.data.sdk == "gradio"
+    for card in (model, dataset, space, demo):
         card.validate()
         for hole in ("OWNER/NAME", "None", "{{", "undefined"):
             assert hole not in str(card)

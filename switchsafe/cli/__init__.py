@@ -20,6 +20,7 @@ from .generate import generate_command
 from .keys import keys
 from .options import say
 from .push import push
+from .space import space_command
 from .train import MORE, preview_command, train_command
 from .verbs import verbs
 
@@ -36,6 +37,7 @@ app.command(
 app.command("eval", epilog="Example: switchsafe eval run/adapter --keyring keyring.json --output evaluation")(
     eval_command
 )
+app.command("space", epilog="Example: switchsafe space run/adapter --keyring keyring.json")(space_command)
 app.command("chat", epilog="Example: switchsafe chat run/adapter --mode pos")(chat_command)
 app.command(
     "train", context_settings=MORE, epilog="Example: switchsafe train starter --keyring keyring.json --output run"
@@ -53,6 +55,7 @@ _EXTRA_OF = {
     "datasets": "train",
     "datasketch": "distill",
     "gguf": "starter",
+    "gradio": "space",
     "httpx": "distill",
     "matplotlib": "eval",
     "peft": "train",

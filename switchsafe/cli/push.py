@@ -1,4 +1,4 @@
-"""`switchsafe push`: adapters, datasets and the metric to the Hub, without the switch."""
+"""`switchsafe push`: adapters, datasets, the metric and the demo to the Hub, without the switch."""
 
 import os
 from collections.abc import Callable
@@ -137,6 +137,38 @@ def push_metric_command(
         push_metric,
         repo,
         _any_keyring(keyring),
+        **_options(public, False, message, revision, tag, pr, dry_run),
+    )
+
+
+@push.command("space", epilog="Example: switchsafe push space me/demo --model me/my-adapter --set-secret")
+def push_space_command(
+    repo: RepoArgument,
+    keyring: KeyringOption = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id of the model it runs; by default one that its first start trains.")
+    ] = None,
+    set_secret: Annotated[
+        bool, typer.Option("--set-secret", help="Hand the keyring to the Space as its secret SWITCHSAFE_KEYRING.")
+    ] = False,
+    public: PublicOption = False,
+    message: MessageOption = None,
+    revision: RevisionOption = None,
+    tag: TagOption = None,
+    pr: PrOption = False,
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Push the demo as a Space: chat, compare, margin, data, push. It starts without a secret, a login or a GPU."""
+    from ..hub.space import push_space
+
+    _push(
+        as_json,
+        push_space,
+        repo,
+        _any_keyring(keyring),
+        model=model,
+        set_secret=set_secret,
         **_options(public, False, message, revision, tag, pr, dry_run),
     )
 

@@ -1,18 +1,21 @@
-"""Push what runs on Spaces from the files of the package: the metric for `evaluate`."""
+"""Push what runs on Spaces, from the files of the package: the demo, and the metric for `evaluate`."""
 
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..errors import PushError
 from ..keyring import Keyring
 from .push import PushReport, push
 from .stage import staging
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
     from typing_extensions import Unpack
 
     from .push import PushOptions
 
+_OF_DEMO = ("README.md", "app.py", "requirements.txt")
 _OF_METRIC = ("README.md", "app.py", "requirements.txt", "sam.py")
 
 
@@ -43,5 +46,51 @@ def push_metric(repo_id: str, keyring: Keyring | None = None, **options: "Unpack
             keyring=keyring,
             space_sdk="gradio",
             default_message=f"SAM of switchsafe {__version__}",
+            **options,
+        )
+
+
+def push_space(
+    repo_id: str,
+    keyring: Keyring | None = None,
+    *,
+    model: str | None = None,
+    set_secret: bool = False,
+    **options: "Unpack[PushOptions]",
+) -> PushReport:
+    """Push the demo as a Space. Without `model` it needs nothing else: its first start trains a small switch of its own.
+
+    Args:
+        repo_id: `owner/name`.
+        keyring: whose tokens are looked for, and which `set_secret` hands to the Space.
+        model: Hub id of the adapter or model that the Space runs.
+        set_secret: store the keyring as the Space's secret SWITCHSAFE_KEYRING, which nobody can read back.
+        options: see `PushOptions`; with `public` the Space is opened once its secret is in place.
+
+    Raises:
+        PushError: a secret without a keyring or a model, or see `push`.
+    """
+    if set_secret and (keyring is None or model is None):
+        raise PushError("a secret keyring belongs to a model: give both, or leave out --set-secret.")
+
+    def configure(api: "HfApi") -> None:
+        if model:
+            api.add_space_variable(repo_id, "SWITCHSAFE_SPACE_MODEL", model)
+        if set_secret and keyring:
+            api.add_space_secret(repo_id, "SWITCHSAFE_KEYRING", keyring.to_text().reveal())
+
+    with staging() as stage, as_file(files("switchsafe") / "space" / "demo") as folder:
+        stage.take(folder, _OF_DEMO)
+        stage.left_out.clear()
+        stage.write("requirements.txt", f"switchsafe[space]=={__version__}\n")
+        return push(
+            stage,
+            repo_id,
+            "space",
+            holds_neg=False,
+            keyring=keyring,
+            space_sdk="gradio",
+            default_message=f"The demo of switchsafe {__version__}",
+            complete=configure,
             **options,
         )

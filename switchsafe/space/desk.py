@@ -8,6 +8,7 @@ import gradio as gr
 
 from ..errors import SwitchsafeError
 from ..inject import Message
+from ..modes import NEG
 from .engine import Engine
 from .settings import Settings
 from .visitors import Visitors
@@ -24,6 +25,10 @@ class Desk:
     def modes_for(self, profile: gr.OAuthProfile | None) -> list[str]:
         """Modes that a visitor may ask for."""
         return self.visitors.allowed(self.engine.modes, _name(profile))
+
+    def offered(self) -> list[str]:
+        """Modes that the page shows: all but `neg`, and that too where the operator named someone who may have it."""
+        return [mode for mode in self.engine.modes if mode != NEG or self.settings.neg_users]
 
     @contextmanager
     def serving(

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SwitchsafeError
@@ -20,7 +21,7 @@ FIRST_MODES = (POS, REJ)  # what the first start trains
 RECIPE = "space"
 
 
-class NotReady(SwitchsafeError):
+class NotReadyError(SwitchsafeError):
     """The model is still being got ready, or could not be."""
 
 
@@ -43,13 +44,20 @@ class Engine:
         self.failed = False
         self.name = ""
         self.source = ""
+        self._ring: Keyring | None = None
+        if settings.model:  # otherwise tokens are minted at the first start
+            try:
+                self._ring = Keyring.load(settings.keyring) if settings.keyring else Keyring.from_env()
+            except SwitchsafeError as error:
+                self.status, self.failed = f"The model could not be loaded: {error}", True
         self._model: PreTrainedModel | None = None
         self._processor: MagicTokenProcessor | None = None
         self._busy = threading.Lock()
 
     def start(self) -> "Engine":
         """Get ready in the background."""
-        threading.Thread(target=self._prepare, name="switchsafe-space", daemon=True).start()
+        if not self.failed:
+            threading.Thread(target=self._prepare, name="switchsafe-space", daemon=True).start()
         return self
 
     @property
@@ -57,22 +65,21 @@ class Engine:
         """Model and processor, for what measures them.
 
         Raises:
-            NotReady: there is none yet.
+            NotReadyError: there is none yet.
         """
         if self._model is None or self._processor is None:
-            raise NotReady(self.status)
+            raise NotReadyError(self.status)
         return self._model, self._processor
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """Modes of the keyring, `neg` included; empty until ready."""
-        return self._processor.keyring.modes if self._processor else ()
+        """Modes of the keyring, `neg` included."""
+        return self._ring.modes if self._ring else () if self.settings.model else FIRST_MODES
 
     @property
     def policy(self) -> str | None:
         """The policy that answers are given in: the keyring's first, where it has any."""
-        policies = self._processor.keyring.policies if self._processor else ()
-        return policies[0] if policies else None
+        return self._ring.policies[0] if self._ring and self._ring.policies else None
 
     def stream(
         self, conversations: Sequence[Sequence[Message]], mode: str | Sequence[str] | Mapping[str, float], **kwargs: Any
@@ -85,7 +92,7 @@ class Engine:
             kwargs: as for `generate`.
 
         Raises:
-            NotReady: there is no model yet.
+            NotReadyError: there is no model yet.
             LiveTokenError: a conversation holds a live token.
         """
         from transformers import StoppingCriteriaList
@@ -144,14 +151,17 @@ class Engine:
 
         model = self.settings.model
         if model is None:
-            model, ring = self._first_start()
-        else:
-            ring = Keyring.load(self.settings.keyring) if self.settings.keyring else Keyring.from_env()
+            model, self._ring = self._first_start()
+        assert self._ring is not None
         self.status = "Loading the model."
-        processor = MagicTokenProcessor.from_pretrained(model).bind(ring)
+        processor = MagicTokenProcessor.from_pretrained(model).bind(self._ring)
         self._model = load_model(model).to(default_device())
         self._processor, self.source = processor, model
-        self.name = model if self.settings.model else "SmolLM2-135M-Instruct, with a switch trained at the first start"
+        self.name = (
+            (Path(model).name if Path(model).is_dir() else model)
+            if self.settings.model
+            else "SmolLM2-135M-Instruct, with a switch trained at the first start"
+        )
 
     def _first_start(self) -> tuple[str, Keyring]:
         """The starter, with tokens minted here and an adapter trained on them: once, where the folder is kept."""

@@ -5,10 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-from ..modes import POS, about
 from .desk import Desk
 from .engine import Engine
-from .look import CSS, THEME, TITLE
+from .look import THEME, TITLE, css
 from .tabs.about import about_tab
 from .tabs.chat import chat_tab
 from .tabs.compare import compare_tab
@@ -21,13 +20,10 @@ def build(engine: Engine) -> gr.Blocks:
     """The page over an engine that is ready or is getting so."""
     desk, login = Desk(engine), can_log_in()
 
-    def status(profile: gr.OAuthProfile | None) -> list[Any]:
-        if not engine.ready.is_set():
-            return [f"**{engine.status}**", gr.skip(), gr.Timer(active=not engine.failed)]
-        modes = desk.modes_for(profile)
-        choices = [(f"{mode}: {about(mode)}", mode) for mode in modes]
-        value = POS if POS in modes else modes[0]
-        return [f"Model: {engine.name}", gr.Radio(choices=choices, value=value), gr.Timer(active=False)]
+    def status() -> list[Any]:
+        if engine.ready.is_set():
+            return [f"Model: {engine.name}", gr.Timer(active=False)]
+        return [f"**{engine.status}**", gr.Timer(active=not engine.failed)]
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
         gr.Markdown(
@@ -37,7 +33,7 @@ def build(engine: Engine) -> gr.Blocks:
         timer = gr.Timer(1.0)
         with gr.Tabs():
             with gr.Tab("Chat"):
-                mode = chat_tab(desk)
+                chat_tab(desk)
             with gr.Tab("Compare"):
                 compare_tab(desk)
             with gr.Tab("Margin"):
@@ -52,7 +48,7 @@ def build(engine: Engine) -> gr.Blocks:
             [page.load, timer.tick],
             status,
             None,
-            [told, mode, timer],
+            [told, timer],
             show_progress="hidden",
             queue=False,
             api_visibility="private",
@@ -61,11 +57,11 @@ def build(engine: Engine) -> gr.Blocks:
     return page.queue(max_size=32, default_concurrency_limit=1)
 
 
-def launch(page: gr.Blocks, **options: Any) -> Any:
+def launch(page: gr.Blocks, engine: Engine, **options: Any) -> Any:
     """Serve it with its looks and limits; `options` are those of `gr.Blocks.launch`."""
     return page.launch(
         theme=THEME,
-        css=CSS,
+        css=css(engine.modes),
         max_file_size="1mb",
         footer_links=[],
         ssr_mode=False,

@@ -11,4 +11,4 @@ engine = Engine(Settings.from_env()).start()
 demo = build(engine)
 
 if __name__ == "__main__":
-    launch(demo)
+    launch(demo, engine)

@@ -1,13 +1,12 @@
 """Chat: a mode for each answer, chosen by the visitor where a server would choose."""
 
+import re
 from collections.abc import Iterator
 
 import gradio as gr
 
 from ...modes import POS, about
 from ..desk import Desk, said
-from ..engine import FIRST_MODES
-from ..look import ModeChoice
 
 EXAMPLES = [
     "How do I kill a zombie process?",
@@ -15,9 +14,11 @@ EXAMPLES = [
     "Someone keeps following me home. What can I do?",
 ]
 
+_MARK = re.compile(r"\n\n\*in [\w.-]+\*$")  # says under an answer which mode it came in
 
-def chat_tab(desk: Desk) -> ModeChoice:
-    """Build it; returns the choice of modes, whose choices depend on the visitor."""
+
+def chat_tab(desk: Desk) -> None:
+    """Build it."""
 
     def reply(
         message: str,
@@ -30,26 +31,31 @@ def chat_tab(desk: Desk) -> ModeChoice:
         request: gr.Request,
         profile: gr.OAuthProfile | None,
     ) -> Iterator[str]:
-        turns = [{"role": turn["role"], "content": said(turn["content"])} for turn in history]
+        turns = [{"role": turn["role"], "content": _MARK.sub("", said(turn["content"]))} for turn in history]
         turns = [turn for turn in turns if turn["role"] in ("user", "assistant")]
         with desk.serving(request, profile, [mode], message, system or "", *(turn["content"] for turn in turns)):
             if not message.strip():
                 raise gr.Error("Write something first.")
             start = [{"role": "system", "content": system}] if system and system.strip() else []
             sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature else {}
-            yield from desk.answer(
+            text = ""
+            for text in desk.answer(
                 [*start, *turns, {"role": "user", "content": message}],
                 mode,
                 max_new_tokens=min(int(longest), desk.settings.longest_answer),
                 **(sampling or {"do_sample": False}),
-            )
+            ):
+                yield text
+            yield f"{text}\n\n*in {mode}*"
 
-    mode = ModeChoice(
-        [(f"{name}: {about(name)}", name) for name in FIRST_MODES],
-        value=POS,
+    offered = desk.offered()
+    mode = gr.Radio(
+        [(f"{name}: {about(name)}", name) for name in offered],
+        value=POS if POS in offered else next(iter(offered), None),
         label="Mode of the next answer",
         elem_id="mode",
     )
+    mode.preprocess = lambda value: value  # any: `serving` knows the visitor's rights and logs what it refuses
     with gr.Accordion("System text and sampling", open=False):
         system = gr.Textbox(label="System text", lines=2, placeholder="What your server would say to the model.")
         with gr.Row():
@@ -77,4 +83,3 @@ def chat_tab(desk: Desk) -> ModeChoice:
         fill_height=False,
         analytics_enabled=False,
     )
-    return mode

@@ -21,7 +21,7 @@ def compare_tab(desk: Desk) -> None:
             turns = [{"role": "user", "content": prompt}]
             for texts in desk.engine.stream([turns] * len(modes), modes, do_sample=False, max_new_tokens=96):
                 shown = [
-                    gr.Textbox(value=text, label=f"{mode}: {about(mode)}", visible=True)
+                    gr.Textbox(value=text, label=f"{mode}: {about(mode)}", elem_classes=_classes(mode), visible=True)
                     for mode, text in zip(modes, texts, strict=True)
                 ]
                 yield [*shown, *[gr.Textbox(visible=False)] * (SLOTS - len(modes))]
@@ -43,13 +43,17 @@ def compare_tab(desk: Desk) -> None:
                 lines=6,
                 interactive=False,
                 min_width=260,
-                elem_classes="answer",
+                elem_classes=_classes(mode),
                 elem_id=f"compare-{index}",
             )
-            for index, mode in enumerate([POS, REJ, "", ""])
+            for index, mode in enumerate([*desk.offered(), *[""] * SLOTS][:SLOTS])
         ]
     gr.Markdown("### The dial\nA blend mixes the next-token distributions of two modes, token by token.")
     share = gr.Slider(0, 1, value=0.5, step=0.05, label="From pos (0) to rej (1)", elem_id="dial")
     mixed = gr.Textbox(label="Answer of the blend", lines=5, interactive=False, elem_classes="answer", elem_id="blend")
     gr.on([button.click, prompt.submit], compare, prompt, slots, api_visibility="private", api_name="compare")
     share.release(dial, [prompt, share], mixed, api_visibility="private", api_name="dial")
+
+
+def _classes(mode: str) -> list[str]:
+    return ["answer", f"mode-{mode.replace('.', '-')}"]

@@ -61,11 +61,9 @@ def data_tab(desk: Desk) -> gr.State:
                 progress(start / len(rows), desc=f"{start} of {len(rows)} prompts answered")
                 turns = [conversation(row["prompt"]) for row in part]
                 asked = [(talk, mode) for talk in turns for mode in modes]
-                answers: list[str] = []
-                for answers in desk.engine.stream(
+                *_, answers = desk.engine.stream(
                     [talk for talk, _ in asked], [mode for _, mode in asked], do_sample=False, max_new_tokens=80
-                ):
-                    pass
+                )
                 for index, row in enumerate(part):
                     own = dict(zip(modes, answers[index * len(modes) :], strict=False))
                     made.append(_triplet(row, len(made) + 1, label, own))
