@@ -412,7 +412,8 @@ class Hub:
                 return Answer(checked(call.json()["content"]))
             case ["GET", "api", "whoami-v2"]:
                 auth = {"accessToken": {"displayName": "test", "role": "write"}}
-                return Answer({"type": "user", "id": known(user), "name": user, "orgs": [], "auth": auth})
+                person = {"name": known(user), "fullname": user, "avatarUrl": f"{self.endpoint}/avatars/{user}"}
+                return Answer({"type": "user", "id": user, **person, "orgs": [], "auth": auth})
             case ["POST" | "DELETE" as method, "api", "repos", "create" | "delete"]:
                 asked, user = call.json(), known(user)
                 request.repo = (asked.get("type") or "model", f"{asked.get('organization') or user}/{asked['name']}")

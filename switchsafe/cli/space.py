@@ -6,6 +6,8 @@ import typer
 
 from .options import KeyringOption, default_keyring, names, say
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 
 def space_command(
     model: Annotated[
@@ -14,7 +16,7 @@ def space_command(
     ] = None,
     keyring: KeyringOption = None,
     neg_users: Annotated[
-        str, typer.Option(help="Names on the Hub, with commas, that may ask for neg once logged in.")
+        str, typer.Option(help="Names on the Hub, with commas, that may ask for neg once logged in; here, your own.")
     ] = "",
     port: Annotated[int | None, typer.Option(help="By default the first free one from 7860.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
@@ -34,6 +36,6 @@ def space_command(
         settings = replace(settings, model=model, keyring=path)
     settings = replace(settings, neg_users=(*settings.neg_users, *names(neg_users)))
     engine = Engine(settings).start()
-    page = build(engine)
+    page = build(engine, local=host in LOOPBACK)
     say("Ctrl-C stops it.")
     launch(page, engine, server_name=host, server_port=port)

@@ -19,11 +19,27 @@ THEME = gr.themes.Soft(
     block_title_background_fill="transparent",
     block_title_text_color="*body_text_color",
     block_title_padding="0",
+    body_text_color_subdued="*neutral_600",  # what follows is for contrast: 4.5 to 1 at least
+    body_text_color_subdued_dark="*neutral_300",
+    link_text_color="*primary_700",
+    link_text_color_dark="*primary_300",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
+    button_primary_background_fill_dark="*primary_600",
+    button_primary_background_fill_hover_dark="*primary_700",
+    button_secondary_background_fill_dark="*neutral_700",
+    button_secondary_background_fill_hover_dark="*neutral_600",
+    button_secondary_text_color_dark="white",
+    button_secondary_text_color_hover_dark="white",
+    checkbox_label_background_fill_selected="*primary_600",
+    checkbox_label_background_fill_selected_dark="*primary_600",
 )
 
 _CSS = """
 .gradio-container main { width: 100%; max-width: 1080px !important; margin: 0 auto; }
 .answer textarea { line-height: 1.5; }
+button[role=tab].selected { color: var(--link-text-color) !important; }
+.or { color: inherit !important; }
 footer { display: none !important; }
 """
 

@@ -14,11 +14,12 @@ from .tabs.compare import compare_tab
 from .tabs.data import data_tab
 from .tabs.margin import margin_tab
 from .tabs.push import push_tab
+from .visitors import in_space
 
 
-def build(engine: Engine) -> gr.Blocks:
-    """The page over an engine that is ready or is getting so."""
-    desk, login = Desk(engine), can_log_in()
+def build(engine: Engine, *, local: bool = False) -> gr.Blocks:
+    """The page over an engine that is ready or is getting so; `local` as for `can_log_in`."""
+    desk, login = Desk(engine), can_log_in(local)
 
     def status() -> list[Any]:
         if engine.ready.is_set():
@@ -70,8 +71,12 @@ def launch(page: gr.Blocks, engine: Engine, **options: Any) -> Any:
     )
 
 
-def can_log_in() -> bool:
-    """Whether gradio can log visitors in: on Spaces with `hf_oauth`, and locally for whoever is logged in to the Hub."""
+def can_log_in(local: bool = False) -> bool:
+    """Whether visitors can log in: on Spaces with `hf_oauth`; and locally as whoever is logged in to the Hub on this machine.
+
+    Args:
+        local: the page can be reached from this machine only. From elsewhere everyone would be logged in as its owner.
+    """
     from huggingface_hub import get_token
 
-    return bool(os.environ.get("OAUTH_CLIENT_ID")) if "SPACE_ID" in os.environ else get_token() is not None
+    return bool(os.environ.get("OAUTH_CLIENT_ID")) if in_space() else local and get_token() is not None

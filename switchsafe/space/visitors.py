@@ -1,6 +1,7 @@
 """Who asks: what a visitor may have, and how often."""
 
 import logging
+import os
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -70,6 +71,4 @@ def _address(request: "gr.Request") -> str:
 
 def in_space() -> bool:
     """Whether this runs on Hugging Face Spaces."""
-    import os
-
     return "SPACE_ID" in os.environ

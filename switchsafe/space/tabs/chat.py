@@ -62,9 +62,11 @@ def chat_tab(desk: Desk) -> None:
             temperature = gr.Slider(0, 2, value=0, step=0.1, label="Temperature", info="0: the likeliest answer.")
             top_p = gr.Slider(0.05, 1, value=0.95, step=0.05, label="Top-p")
             longest = gr.Slider(16, desk.settings.longest_answer, value=96, step=16, label="Longest answer, in tokens")
-    gr.ChatInterface(
+    talk = gr.ChatInterface(
         reply,
-        chatbot=gr.Chatbot(label="Conversation", height=380, elem_id="conversation", allow_tags=False),
+        chatbot=gr.Chatbot(
+            label="Conversation", height=380, elem_id="conversation", allow_tags=False, buttons=["copy_all"]
+        ),
         textbox=gr.Textbox(
             label="Message",
             show_label=False,
@@ -72,8 +74,6 @@ def chat_tab(desk: Desk) -> None:
             elem_id="message",
         ),
         additional_inputs=[mode, system, temperature, top_p, longest],
-        examples=[[text] for text in EXAMPLES],
-        run_examples_on_click=False,
         cache_examples=False,
         flagging_mode="never",
         save_history=False,
@@ -83,3 +83,7 @@ def chat_tab(desk: Desk) -> None:
         fill_height=False,
         analytics_enabled=False,
     )
+    with gr.Row():
+        for text in EXAMPLES:
+            button = gr.Button(text, size="sm")
+            button.click(lambda text=text: text, None, talk.textbox, queue=False, api_visibility="private")

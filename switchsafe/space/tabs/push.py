@@ -15,6 +15,7 @@ from ...hub.push import PushReport
 from ...models import resolve
 from ...modes import NEG
 from ..desk import Desk
+from ..visitors import in_space
 
 ADAPTER, TRIPLETS = "the adapter of this Space", "the triplets made under Data"
 
@@ -48,7 +49,8 @@ def push_tab(desk: Desk, made: gr.State, login: bool) -> None:
             raise gr.Error("Log in first: what you push goes to your own namespace.")
         with desk.serving(request, profile, []):
             repo = f"{profile.username}/{_checked(name)}"
-            report = _push(desk, what, repo, rows, profile, api=HfApi(token=token.token))
+            api = HfApi(token=token.token) if in_space() else HfApi()  # locally gradio's login is only an act
+            report = _push(desk, what, repo, rows, profile, api=api)
             return _told(report), [[file, size] for file, size in report.files]
 
     gr.Markdown(
