@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import MODES, assert_no_token
 
-from switchsafe import Keyring
+from switchsafe import Keyring, MagicTokenProcessor, generate, load_model
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -146,3 +146,35 @@ def test_the_whole_quickstart_keeps_its_promise(starter, tmp_path):
     check_separation(report, value=0.10, weakest=0.03)
     assert min(report["confusion"]["accuracy"].values()) >= 0.90
     check_secrecy(tmp_path)
+
+
+def test_the_adapter_comes_back_from_the_hub_and_answers_as_before(done, tmp_path):
+    from hub import hub
+    from test_push import FRESH
+
+    from switchsafe.hub.adapter import push_adapter
+    from switchsafe.hub.dataset import push_dataset
+    from switchsafe.hub.space import push_metric, push_space
+
+    folder, _ = done
+    adapter, path = folder / "out" / "adapter", folder / "keys" / "ring.json"
+    ring = Keyring.load(path)
+    with hub(tmp_path / "hub") as server:
+        token = server.add_user("me")
+        with server.online(token, tmp_path / "home") as api:
+            push_adapter(adapter, "me/red", ring, dataset="me/rows", api=api)
+            push_dataset("starter", "me/rows", ring, modes=ring.modes, api=api)
+            push_metric("me/margin", ring, api=api)
+            push_space("me/demo", ring, model="me/red", set_secret=True, api=api)
+        environment = os.environ | server.environment(token, tmp_path / "fresh")
+        there = subprocess.run(
+            [sys.executable, "-c", FRESH, str(path)], capture_output=True, text=True, check=False, env=environment
+        )
+    assert there.returncode == 0, there.stderr
+    answers, sizes, _, _, _, refused = json.loads(there.stdout.splitlines()[-1])
+    processor = MagicTokenProcessor.from_pretrained(str(adapter)).bind(ring)
+    model = load_model(str(adapter))
+    for mode, text in answers.items():
+        assert text == generate(model, processor, "Hi?", mode=mode, max_new_tokens=8, do_sample=False)
+    assert set(sizes) == {"pos", "rej", "neg"}
+    assert "was trained with" in refused

@@ -14,6 +14,11 @@ THEME = gr.themes.Soft(
     font=["system-ui", "sans-serif"],  # nothing is fetched from anywhere
     font_mono=["ui-monospace", "monospace"],
 ).set(
+    block_border_width="1px",
+    input_border_width="1px",
+    input_border_color="*neutral_300",
+    input_placeholder_color="*neutral_500",
+    input_placeholder_color_dark="*neutral_300",
     block_label_background_fill="transparent",
     block_label_text_color="*body_text_color",
     block_title_background_fill="transparent",
@@ -36,10 +41,11 @@ THEME = gr.themes.Soft(
 )
 
 _CSS = """
-.gradio-container main { width: 100%; max-width: 1080px !important; margin: 0 auto; }
+.gradio-container .wrap > main.contain { width: 100%; max-width: 1080px !important; margin: 0 auto !important; }
 .answer textarea { line-height: 1.5; }
 button[role=tab].selected { color: var(--link-text-color) !important; }
 .or { color: inherit !important; }
+#conversation [data-testid=block-label] { display: none; }
 footer { display: none !important; }
 """
 

@@ -26,7 +26,7 @@ def build(engine: Engine, *, local: bool = False) -> gr.Blocks:
             return [f"Model: {engine.name}", gr.Timer(active=False)]
         return [f"**{engine.status}**", gr.Timer(active=not engine.failed)]
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(
             "# One model, several safety behaviours\nSwitch the mode, ask again, and see the same model answer otherwise."
         )

@@ -176,6 +176,19 @@ def test_switching_in_chat_changes_the_answer(page, wire, trained):
     assert_no_token(Keyring.load(trained[1]), wire.folder)
 
 
+def test_an_answer_can_be_stopped_and_asked_for_again(page):
+    page.get_by_text("System text and sampling").click()
+    page.get_by_label("number input for Longest answer, in tokens").fill("256")
+    page.locator("#message textarea").fill("Tell me about the history of locks, at length.")
+    page.locator("#message textarea").press("Enter")
+    answer = page.locator("#conversation [data-testid=bot]").last
+    page.locator("#message .stop-button").click()
+    sync_api.expect(page.locator("#message .submit-button")).to_be_visible(timeout=PATIENCE)
+    assert "in pos" not in answer.inner_text(), "it was stopped before its end"
+    page.get_by_role("button", name="Retry").last.click()
+    sync_api.expect(page.locator("#conversation [data-testid=bot]").last).to_contain_text("in pos", timeout=PATIENCE)
+
+
 def test_compare_three_modes_and_the_dial(page, wire, trained):
     open_tab(page, "Compare")
     page.locator("#compare").click()

@@ -72,6 +72,8 @@ def chat_tab(desk: Desk) -> None:
             show_label=False,
             placeholder="Ask something, then switch the mode and ask again.",
             elem_id="message",
+            submit_btn=True,
+            stop_btn=True,
         ),
         additional_inputs=[mode, system, temperature, top_p, longest],
         cache_examples=False,

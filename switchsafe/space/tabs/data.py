@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def data_tab(desk: Desk) -> gr.State:
             return gr.Dataframe(
                 value=[[t.text, *(t.answers.get(mode, "") for mode in modes)] for t in triplets],
                 headers=["prompt", *modes],
+                column_widths=_widths(modes),
             )
 
     def make(
@@ -103,6 +104,10 @@ def _triplet(row: dict[str, Any], number: int, label: str, answers: dict[str, st
         "policy": None,
         **{mode: text or None for mode, text in answers.items()},
     }
+
+
+def _widths(modes: Sequence[str]) -> list[str]:
+    return ["25%", *[f"{75 // len(modes)}%"] * len(modes)]
 
 
 def _file(rows: list[dict[str, Any]]) -> str:

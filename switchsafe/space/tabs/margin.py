@@ -44,7 +44,7 @@ def margin_tab(desk: Desk) -> None:
             )
             ranked = points.sort_values(["mode", "silhouette"]).assign(point=[f"{n:03d}" for n in range(len(points))])
             depth = pandas.DataFrame(
-                [(at["token"], at["value"]) for at in report.by_depth if at["value"] is not None],
+                [(str(at["token"]), at["value"]) for at in report.by_depth if at["value"] is not None],
                 columns=["answer token", "SAM"],
             )
             shades = colours(modes)
@@ -55,7 +55,7 @@ def margin_tab(desk: Desk) -> None:
                 depth,
             ]
 
-    known = load_triplets(modes=(POS,), split="validation", languages=["en"])[:12]
+    known = [t for t in load_triplets(modes=(POS,), languages=["en"]) if t.label == "safe"][:12]
     prompts = gr.Textbox(
         label=f"Prompts, one a line (2 to {MOST})",
         value="\n".join(t.text for t in known),
@@ -71,7 +71,7 @@ def margin_tab(desk: Desk) -> None:
             y="second axis",
             color="mode",
             tooltip="all",
-            title="First-token logits on their two principal axes",
+            title="First-token logits, two main axes",
             label="Points",
             min_width=320,
         )
