@@ -155,7 +155,7 @@ def ask(page, text, mode):
     before = answers.count()
     page.locator("#message textarea").fill(text)
     page.locator("#message textarea").press("Enter")
-    sync_api.expect(answers).to_have_count(before + 1)
+    sync_api.expect(answers).to_have_count(before + 1, timeout=PATIENCE)
     sync_api.expect(answers.last).to_contain_text(f"in {mode}", timeout=PATIENCE)
     return answers.last.inner_text()
 
@@ -182,6 +182,7 @@ def test_an_answer_can_be_stopped_and_asked_for_again(page):
     page.locator("#message textarea").fill("Tell me about the history of locks, at length.")
     page.locator("#message textarea").press("Enter")
     answer = page.locator("#conversation [data-testid=bot]").last
+    sync_api.expect(answer).to_contain_text(" ", timeout=PATIENCE)
     page.locator("#message .stop-button").click()
     sync_api.expect(page.locator("#message .submit-button")).to_be_visible(timeout=PATIENCE)
     assert "in pos" not in answer.inner_text(), "it was stopped before its end"
