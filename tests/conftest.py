@@ -14,6 +14,10 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+FORGETFUL = (  # renders the system turn, but for conversations of more than two turns
+    "{% for m in messages %}{% if m['role'] != 'system' or messages|length < 3 %}[{{ m['role'] }}]\n{{ m['content'] }}\n"
+    "{% endif %}{% endfor %}"
+)
 MODES = ("pos", "rej", "neg")
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and so would all that the tests start.
@@ -128,6 +132,19 @@ def processor(tiny_folder: Path, keyring):
     from switchsafe import MagicTokenProcessor
 
     return MagicTokenProcessor.from_pretrained(str(tiny_folder)).bind(keyring)
+
+
+@pytest.fixture
+def adapter(tiny_folder: Path, tiny_model, tmp_path: Path) -> str:
+    """An adapter in a folder, as training leaves it."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "adapter"
+    model = adapted(tiny_model)
+    model.peft_config["default"].base_model_name_or_path = str(tiny_folder)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Other people's evaluation harnesses, with a mode: lm-evaluation-harness and Inspect (`switchsafe[harness]`)."""
