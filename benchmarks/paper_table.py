@@ -217,7 +217,7 @@ def main() -> None:
         "safe answered": 1,
     }
     table = Table("arm", *columns, title=f"On the starter's test split, seeds {options.seeds}")
-    for name in seeds[-1]:
+    for name in (name for name in seeds[-1] if name != CONTROL):
         cells = []
         for column, digits in columns.items():
             values = [rows[name].get(column) for rows in seeds]
