@@ -128,7 +128,7 @@ def test_neg_is_refused_to_whoever_asks_through_the_api_and_that_is_logged(space
     visitor = Visitor(space[1])
     with caplog.at_level(logging.WARNING, "switchsafe"):
         if event == "chat":
-            visitor.chat(PROMPT, "neg")
+            outputs, _ = visitor.chat(PROMPT, "neg")
             assert "You may not ask for this mode. You can ask for: pos, rej." in visitor.seen
             assert "refused mode 'neg' to a visitor who is not logged in" in caplog.text
         elif event == "compare":
@@ -139,7 +139,7 @@ def test_neg_is_refused_to_whoever_asks_through_the_api_and_that_is_logged(space
             outputs, _ = visitor.call("margin", "Hi?\nHo?\nWhy?")
             assert "pos/rej" in json.dumps(outputs[-1])
             assert "neg" not in json.dumps(outputs[-1])
-    assert says(world, PROMPT, "neg") not in visitor.seen
+    assert json.dumps(says(world, PROMPT, "neg"))[1:-1] not in json.dumps(outputs)
 
 
 def test_named_users_may_have_neg(world):
@@ -248,11 +248,11 @@ def test_generation_stops_when_the_reader_does(world):
     engine = Engine(Settings(model=str(world[0] / "adapter"), keyring=world[0] / "ring.json")).start()
     assert engine.ready.wait(60)
     calls = []
-    engine.parts[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    engine.parts[0].get_base_model().register_forward_pre_hook(lambda *_: calls.append(1))
     stream = engine.stream([[{"role": "user", "content": PROMPT}]], "pos", max_new_tokens=400, min_new_tokens=400)
     next(stream)
     stream.close()
-    assert len(calls) < 200
+    assert 0 < len(calls) < 200
     assert not engine.hold().locked()
 
 

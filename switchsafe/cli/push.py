@@ -200,7 +200,7 @@ def _push(as_json: bool, function: "Callable[..., PushReport]", *args: Any, **kw
         report = function(*args, **kwargs)
     except LeakError as error:
         if as_json:
-            print_json({"leaks": [{**vars(hit), "file": str(hit.file)} for hit in error.hits]})
+            print_json({"leaks": [hit.to_dict() for hit in error.hits]})
         say(f"refused: {error}")
         raise typer.Exit(1) from None
     if as_json:

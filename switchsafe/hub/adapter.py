@@ -15,7 +15,7 @@ from ..modes import NEG
 from ..processing import MagicTokenProcessor
 from ..starter import HUB_ID, STARTER
 from ..training.recipe import COTRAIN
-from ..training.reproduce import RECIPE_FILE
+from ..training.reproduce import RECIPE_FILE, REPRODUCE_FILE
 from .card import finished_card, read_evaluation, with_licence
 from .push import PushReport, push
 from .stage import Stage, staging
@@ -47,8 +47,8 @@ ALLOWED = (
     "vocab.json",
     "merges.txt",
     BINDING_FILE,
-    "recipe.yaml",
-    "reproduce.json",
+    RECIPE_FILE,
+    REPRODUCE_FILE,
 )
 
 

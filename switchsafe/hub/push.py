@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..errors import LeakError, PushError
 from ..keyring import Keyring
+from ..redaction import watch
 from .scan import Hit, scan
 from .stage import Stage
 
@@ -109,6 +111,8 @@ def push(
         PushError: options that exclude each other, a repository that is public already, a file that could not be searched, or the Hub said no.
     """
     public, tag = options.get("public", False), options.get("tag")
+    if keyring:
+        watch(keyring)  # the client logs requests when it is asked to debug
     _agree(repo_id, holds_neg, options)
     report = PushReport(
         repo_id=repo_id,
@@ -195,19 +199,21 @@ def _search(stage: Stage, keyring: Keyring, tokenizer: "PreTrainedTokenizerBase 
     going = {name for name, _ in stage.files()}
     for root, but in stage.to_scan():
         found = scan(root, keyring, tokenizer=tokenizer, but=but)
-        hits += found.hits
+        hits += (
+            replace(hit, file=Path(stage.shown(hit.file))) for hit in found.hits
+        )  # the stage is gone when they are read
         not_searched += [(stage.shown(path), why) for path, why in found.skipped]
     if hits:
-        places = "; ".join(_place(stage, hit) for hit in hits[:5]) + (f"; and {len(hits) - 5} more" if hits[5:] else "")
+        places = "; ".join(map(_place, hits[:5])) + (f"; and {len(hits) - 5} more" if hits[5:] else "")
         raise LeakError(f"a magic token stands in what would be pushed, so nothing was sent: {places}.", hits)
     if unknown := [f"{name} ({why})" for name, why in not_searched if name in going]:
         raise PushError(f"not everything that would be pushed can be searched for tokens: {'; '.join(unknown)}.")
     return not_searched
 
 
-def _place(stage: Stage, hit: Hit) -> str:
+def _place(hit: Hit) -> str:
     member = f", {hit.member}" if hit.member else ""
-    return f"{stage.shown(hit.file)}{member}, byte {hit.offset} ({hit.encoding}, token {hit.fingerprint})"
+    return f"{hit.file}{member}, byte {hit.offset} ({hit.encoding}, token {hit.fingerprint})"
 
 
 def _tag(api: "HfApi", repo: dict[str, Any], tag: str, commit: str) -> None:

@@ -47,6 +47,10 @@ class Hit:
     member: str | None
     fingerprint: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return {**vars(self), "file": str(self.file)}
+
 
 @dataclass(frozen=True)
 class ScanReport:
@@ -69,7 +73,7 @@ class ScanReport:
         return {
             "files": self.files,
             "bytes": self.bytes,
-            "hits": [{**vars(hit), "file": str(hit.file)} for hit in self.hits],
+            "hits": [hit.to_dict() for hit in self.hits],
             "skipped": [{"file": str(file), "why": why} for file, why in self.skipped],
         }
 

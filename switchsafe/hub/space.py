@@ -1,22 +1,22 @@
 """Push what runs on Spaces, from the files of the package: the demo, and the metric for `evaluate`."""
 
-from importlib.resources import as_file, files
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import PushError
 from ..keyring import Keyring
+from ..secret import hide_frames
 from .push import PushReport, push
-from .stage import staging
+from .stage import Stage, staging
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from typing_extensions import Unpack
 
     from .push import PushOptions
-
-_OF_DEMO = ("README.md", "app.py", "requirements.txt")
-_OF_METRIC = ("README.md", "app.py", "requirements.txt", "sam.py")
 
 
 def push_metric(repo_id: str, keyring: Keyring | None = None, **options: "Unpack[PushOptions]") -> PushReport:
@@ -30,11 +30,8 @@ def push_metric(repo_id: str, keyring: Keyring | None = None, **options: "Unpack
     Raises:
         PushError: see `push`.
     """
-    with staging() as stage, as_file(files("switchsafe") / "space" / "sam") as folder:
-        stage.take(folder, _OF_METRIC)
-        stage.left_out.clear()  # caches of the installed package are nobody's business
-        stage.write("requirements.txt", f"switchsafe[eval]=={__version__}\n")
-        name = repo_id.rpartition("/")[2]
+    name = repo_id.rpartition("/")[2]
+    with _staged("sam", ("README.md", "app.py", "requirements.txt", "sam.py"), extra="eval") as stage:
         if name != "sam":
             stage.write(f"{name}.py", stage.read("sam.py") or "")
             (stage.folder / "sam.py").unlink()
@@ -73,16 +70,14 @@ def push_space(
     if set_secret and (keyring is None or model is None):
         raise PushError("a secret keyring belongs to a model: give both, or leave out --set-secret.")
 
+    @hide_frames
     def configure(api: "HfApi") -> None:
         if model:
             api.add_space_variable(repo_id, "SWITCHSAFE_SPACE_MODEL", model)
         if set_secret and keyring:
             api.add_space_secret(repo_id, "SWITCHSAFE_KEYRING", keyring.to_text().reveal())
 
-    with staging() as stage, as_file(files("switchsafe") / "space" / "demo") as folder:
-        stage.take(folder, _OF_DEMO)
-        stage.left_out.clear()
-        stage.write("requirements.txt", f"switchsafe[space]=={__version__}\n")
+    with _staged("demo", ("README.md", "app.py", "requirements.txt"), extra="space") as stage:
         return push(
             stage,
             repo_id,
@@ -94,3 +89,13 @@ def push_space(
             complete=configure,
             **options,
         )
+
+
+@contextmanager
+def _staged(folder: str, names: Sequence[str], extra: str) -> Iterator[Stage]:
+    """Files of the package, and this version of it with one of its extras as what they need."""
+    with staging() as stage:
+        for name in names:
+            stage.write(name, (files("switchsafe") / "space" / folder / name).read_text(encoding="utf-8"))
+        stage.write("requirements.txt", f"switchsafe[{extra}]=={__version__}\n")
+        yield stage
