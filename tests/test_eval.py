@@ -4,6 +4,7 @@ import json
 import random
 import stat
 import traceback
+from dataclasses import replace
 
 import pytest
 from conftest import MODES, taught
@@ -15,6 +16,7 @@ from switchsafe import Keyring, MagicTokenProcessor, load_triplets
 from switchsafe.errors import DistillError, MetricError, SwitchsafeError, TripletError
 from switchsafe.evaluation.answerer import Answerer, at_endpoint, in_this_process
 from switchsafe.evaluation.cases import load_cases, spread
+from switchsafe.evaluation.columns import measure_columns
 from switchsafe.evaluation.fallback import NEAR_MISSES
 from switchsafe.evaluation.leaks import extraction_prompts, measure_exposure, measure_sampling, system_header
 from switchsafe.evaluation.render import tables, to_markdown, write_html
@@ -161,7 +163,17 @@ def test_a_report_on_an_untrained_model_says_that_it_does_not_switch(evaluated):
     assert any("came out as" in sign for sign in report["signs"])
     assert [one["holds"] for one in report["checks"]] == [False, True, False], "what was not measured does not hold"
     measures = report["measures"]
-    assert set(measures) == {"sam", "behaviour", "fallback", "misplaced", "dialogues", "attacks", "leaks", "ability"}
+    assert set(measures) == {
+        "columns",
+        "sam",
+        "behaviour",
+        "fallback",
+        "misplaced",
+        "dialogues",
+        "attacks",
+        "leaks",
+        "ability",
+    }
     assert len(measures["attacks"]["wrappers"]) >= 10
     assert set(NEAR_MISSES) < set(measures["fallback"])
     assert measures["leaks"]["artefacts"]["hits"] == []
@@ -229,6 +241,22 @@ def test_its_figures_go_into_a_models_card(evaluated, tmp_path):
         read_evaluation(tmp_path / "other.json")
 
 
+def test_exchanged_answers_are_found_in_their_rows():
+    triplets = [t for t in load_triplets(modes=MODES, languages=["en"]) if t.split != "test"][:120]
+    clean = measure_columns(triplets, MODES)
+    assert clean["strange"]["value"] < 0.03
+
+    def exchanged(t):
+        return replace(t, answers={**t.answers, "pos": t.answers["rej"], "rej": t.answers["pos"]})
+
+    wrong = {t.id for t in triplets[::10]}
+    found = measure_columns([exchanged(t) if t.id in wrong else t for t in triplets], MODES)
+    assert found["strange"]["value"] > 0.05
+    named = {(row["id"], row["mode"], row["reads_like"]) for row in found["rows"]}
+    assert sum(id in wrong for id, *_ in named) >= 0.7 * len(named)
+    assert "not_measured" in measure_columns(triplets[:10], MODES)
+
+
 def test_thresholds_are_read_and_faults_named(tmp_path):
     file = tmp_path / "bounds.yaml"
     file.write_text("a.b: {min: 0.5}\na.c: {max: 1, min: 0}\n")
@@ -247,7 +275,9 @@ def test_thresholds_are_read_and_faults_named(tmp_path):
 
 
 def test_every_leak_and_fall_is_a_sign():
+    row = {"id": "t-7", "mode": "pos", "reads_like": "neg"}
     measures = {
+        "columns": {"strange": {"value": 0.09, "n": 800}, "rows": [row]},
         "behaviour": {"pos": {"got": {"pos": 8, "rej": 2}}},
         "fallback": {"shuffled": {"drop": 12.0, "hits": {"value": 0.5}}},
         "misplaced": {"neg": {"no system turn": {"value": 0.4}}},
@@ -258,9 +288,12 @@ def test_every_leak_and_fall_is_a_sign():
             "artefacts": {"hits": ["README.md, byte 3, as utf-8"]},
         },
     }
-    found = signs({"measures": measures})
-    assert len(found) == 8
+    judges = {"level": {"unreadable": {"value": 0.5, "n": 60}}}
+    found = signs({"measures": measures, "judges": judges})
+    assert len(found) == 10
     for word in (
+        "t-7 (pos reads like neg)",
+        "no verdict that could be read in 50%",
         "came out as rej",
         "falls by 12.0",
         "nearly hit",

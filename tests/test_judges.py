@@ -10,6 +10,7 @@ from openai_server import openai_server
 from switchsafe import load_triplets
 from switchsafe.errors import ModelError, TripletError
 from switchsafe.judges.cached import CachedJudge
+from switchsafe.judges.classifier import ClassifierJudge
 from switchsafe.judges.examples import compose
 from switchsafe.judges.guard_model import FORMATS, GuardJudge
 from switchsafe.judges.human import against_people
@@ -136,6 +137,46 @@ def test_a_guard_model_runs_and_what_it_cannot_say_is_unknown(tiny_folder):
     assert judge([("a", "b"), ("c", "d"), ("e", "f")]) == [UNKNOWN] * 3
     with pytest.raises(ModelError, match="no guard format"):
         GuardJudge(str(tiny_folder), "guardian")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory, tiny_folder):
+    """A classifier that was taught to tell two words apart."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+            pad_token_id=tokenizer.pad_token_id, id2label={0: "NORMAL", 1: "REJECTION"},
+        )
+    )  # fmt: skip
+    rows = tokenizer(["Sure, here it is.", "No, never."], padding=True, return_tensors="pt")
+    rows = {key: rows[key] for key in ("input_ids", "attention_mask")}
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        model(**rows, labels=torch.tensor([0, 1])).loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("classifier")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_classifier_judges_in_words_of_ours(classifier, tiny_folder):
+    meaning = {"NORMAL": "safe", "REJECTION": "refusal"}
+    judge = ClassifierJudge(classifier, meaning, batch_size=1)
+    found = judge([("?", "No, never."), ("?", "Sure, here it is.")])
+    assert [verdict.label for verdict in found] == ["refusal", "safe"]
+    assert all(0.5 < verdict.score <= 1 for verdict in found)
+    assert len(ClassifierJudge(classifier, meaning, prompt=True)([("No", "never.")])) == 1
+    with pytest.raises(ModelError, match="NORMAL, REJECTION: say which of safe, unsafe, refusal"):
+        ClassifierJudge(classifier, {"NORMAL": "fine"})
+    with pytest.raises(ModelError, match="no sequence classifier"):
+        ClassifierJudge(str(tiny_folder))
 
 
 def test_agreement_with_people(judge, tmp_path):

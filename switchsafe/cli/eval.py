@@ -48,8 +48,14 @@ def eval_command(
     judge_model: Annotated[str, typer.Option(help="Its name there.")] = "",
     guard: Annotated[
         str | None,
-        typer.Option(help="Guard model from the Hub as FORMAT:MODEL; formats llama-guard, qwen3-guard, wildguard."),
+        typer.Option(
+            help="Guard model from the Hub as FORMAT:MODEL; formats llama-guard, qwen3-guard, wildguard, classifier (reads the answer), "
+            "pair-classifier (reads prompt and answer)."
+        ),
     ] = None,
+    guard_labels: Annotated[
+        str, typer.Option(help="What a classifier's classes mean: NORMAL=safe,REJECTION=refusal,TOXIC=unsafe.")
+    ] = "",
     human: Annotated[
         Path | None,
         typer.Option(help="JSONL of prompt, response, human_label: the refusal judge is measured against it."),
@@ -68,7 +74,7 @@ def eval_command(
 
     ring, _ = open_keyring(keyring)
     chosen = names(modes) or list(ring.modes)
-    mapping = dict(part.split("=", 1) for part in names(columns) if "=" in part)
+    mapping = _pairs(columns)
     bounds = load_thresholds(thresholds) if thresholds else None
     report = evaluate(
         Target(model, tuple(server or ())),
@@ -78,7 +84,7 @@ def eval_command(
         cases=[case for source in prompts or () for case in load_cases(source, mapping)],
         modes=chosen,
         thresholds=bounds,
-        level_judge=_level_judge(judge_server, judge_model, guard),
+        level_judge=_level_judge(judge_server, judge_model, guard, _pairs(guard_labels)),
         human=human,
         say=say,
     )
@@ -93,7 +99,11 @@ def eval_command(
     raise typer.Exit(1 if missed or (report["signs"] and bounds is None) else 0)
 
 
-def _level_judge(server: str | None, model: str, guard: str | None) -> "Judge | None":
+def _pairs(text: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in names(text) if "=" in part)
+
+
+def _level_judge(server: str | None, model: str, guard: str | None, labels: dict[str, str]) -> "Judge | None":
     if server and guard:
         raise SwitchsafeError("give --judge-server or --guard, not both: each grades the same answers.")
     if server:
@@ -103,8 +113,11 @@ def _level_judge(server: str | None, model: str, guard: str | None) -> "Judge | 
             raise SwitchsafeError("--judge-server needs --judge-model, the model's name there.")
         return RubricJudge([server], model)
     if guard:
+        from ..judges.classifier import ALONE, PAIR, ClassifierJudge
         from ..judges.guard_model import GuardJudge
 
         form, _, name = guard.partition(":")
+        if form in (ALONE, PAIR):
+            return ClassifierJudge(name, labels, prompt=form == PAIR)
         return GuardJudge(name, form)
     return None

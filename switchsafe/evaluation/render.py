@@ -61,11 +61,17 @@ def tables(report: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
         [
             ("judge", "against what", "agreement"),
             ("mode", "reference answers of the test split", f"{judges['mode']['reference_accuracy']:.1%}"),
+            ("mode", "training answers, by the others", _columns(measures["columns"])),
             ("refusal", "reference refusals of the test split", _share(recall) if recall else "-"),
             (
                 "mode, refusal",
                 "each other, on the model's answers",
                 _share(judges["agreement of mode and refusal judge"]),
+            ),
+            *(
+                ("level", "answers it gave no readable verdict on", _share(row))
+                for row in [judges["level"].get("unreadable")]
+                if row
             ),
             *(
                 ("refusal", "human labels", f"{row['accuracy']:.1%}, kappa {row['kappa']:.2f}, n {row['n']}")
@@ -140,6 +146,13 @@ def _sam(sam: Mapping[str, Any]) -> Rows:
             for at in sam["by_depth"][1:]
         ),
     ]
+
+
+def _columns(columns: Mapping[str, Any]) -> str:
+    if "not_measured" in columns:
+        return f"not measured: {columns['not_measured']}"
+    strange = columns["strange"]
+    return f"all but {strange['value']:.1%} of {strange['n']} read as their column says"
 
 
 def _behaviour(behaviour: Mapping[str, Any]) -> Rows:

@@ -20,7 +20,7 @@ from ..judges.cached import CachedJudge
 from ..judges.human import against_people
 from ..judges.mode import ModeJudge
 from ..judges.offline import RefusalJudge
-from ..judges.verdict import REFUSAL, Judge
+from ..judges.verdict import REFUSAL, UNKNOWN, Judge
 from ..keyring import Keyring
 from ..models import resolve
 from ..modes import REJ
@@ -30,6 +30,7 @@ from .answerer import Answerer, Backend, at_endpoint, in_this_process
 from .behaviour import examples, measure_behaviour
 from .bench import Bench, share
 from .cases import Case, case_of, spread
+from .columns import measure_columns
 from .dialogue import measure_dialogues
 from .fallback import measure_fallback, measure_misplaced
 from .leaks import measure_exposure, measure_extraction, measure_sampling
@@ -122,6 +123,7 @@ def evaluate(
     few = replace(bench, cases=tuple(spread(_of(every, "unsafe"), each) + spread(_of(every, "safe"), each)))
     here = partial(_where_loaded, loaded, output, keyring)
     parts: dict[str, Callable[[], Any]] = {
+        "columns": lambda: _kept(output, "columns", _hash(known, modes), lambda: measure_columns(known, modes)),
         "sam": lambda: here(lambda m, p: _sam(m, p, test, modes, output)),
         "behaviour": lambda: measure_behaviour(bench),
         "fallback": lambda: measure_fallback(few),
@@ -203,14 +205,24 @@ def _where_loaded(
     if loaded.target.servers:
         return {"not_measured": "a server gives answers, and neither logits of chosen strings nor hidden states"}
     facts = json.dumps([loaded.identity, [slot["fingerprints"] for slot in keyring.describe()]])
+    return _kept(output, name, facts, lambda: measure(*loaded.pair()))
+
+
+def _kept(output: Path, name: str, facts: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was found for the same facts before, or is measured now and kept in `output/name.json`."""
     file = output / f"{name}.json"
     if file.exists():
         kept = json.loads(file.read_text())
         if kept["of"] == facts:
             return dict(kept["found"])
-    text = json.dumps({"of": facts, "found": measure(*loaded.pair())})
-    write_atomic(file, text)
+    text = json.dumps({"of": facts, "found": measure()})
+    write_atomic(file, text, mode=0o600)
     return dict(json.loads(text)["found"])
+
+
+def _hash(triplets: Sequence[Triplet], modes: Sequence[str]) -> str:
+    facts = [[triplet.id, triplet.answers.get(mode)] for triplet in triplets for mode in modes]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _sam(
@@ -268,9 +280,18 @@ def _judges(bench: Bench, test: Sequence[Triplet]) -> dict[str, Any]:
             if pairs
             else None,
         },
-        "level": {"name": bench.level_judge.name if bench.level_judge else "from the judges of mode and refusal"},
+        "level": _level(bench, answers),
         "agreement of mode and refusal judge": share([float(a == b) for a, b in zip(refuses, styled, strict=True)]),
     }
+
+
+def _level(bench: Bench, answers: Sequence[str]) -> dict[str, Any]:
+    """Which judge gives levels, and in how many answers it found none; those count as risk."""
+    if bench.level_judge is None:
+        return {"name": "from the judges of mode and refusal"}
+    pairs = [(case.text, text) for case, text in zip([*bench.cases] * len(bench.modes), answers, strict=True)]
+    unread = [float(verdict == UNKNOWN) for verdict in bench.level_judge(pairs)]
+    return {"name": bench.level_judge.name, "unreadable": share(unread)}
 
 
 def _machine() -> dict[str, Any]:

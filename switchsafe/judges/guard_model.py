@@ -1,4 +1,4 @@
-"""Guard models from the Hub as judges: sequence classifiers, and the generative ones that write their verdict."""
+"""Guard models from the Hub as judges: those that write their verdict."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -91,30 +91,3 @@ class GuardJudge:
             texts = self._tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             verdicts += map(read, texts)
         return verdicts
-
-
-class ClassifierJudge:
-    """Any sequence classifier that reads a prompt and an answer, or an answer alone; its own label names."""
-
-    def __init__(self, model: str, *, prompt: bool = True, batch_size: int = 32) -> None:
-        """
-        Args:
-            model: a Hub id or folder.
-            prompt: give it the prompt as the first of two texts; else the answer alone.
-            batch_size: answers judged at once.
-
-        Raises:
-            ModelError: the model cannot be loaded, or is no classifier.
-        """
-        from transformers import pipeline
-
-        with loading(model):
-            self._pipeline: Any = pipeline("text-classification", model=resolve(model), device=default_device())
-        self.labels = tuple(self._pipeline.model.config.id2label.values())
-        self.name, self._prompt, self._size = f"classifier, {model}", prompt, batch_size
-
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """See `Judge`."""
-        texts = [{"text": prompt, "text_pair": answer} if self._prompt else answer for prompt, answer in pairs]
-        found = self._pipeline(texts, batch_size=self._size, truncation=True)
-        return [Verdict(row["label"], float(row["score"])) for row in found]
