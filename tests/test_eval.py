@@ -2,10 +2,15 @@
 
 import json
 import random
+import shutil
+import socket
 import stat
+import subprocess
+import threading
 import traceback
 from dataclasses import replace
 
+import httpx
 import pytest
 from conftest import MODES, taught
 from hypothesis import given
@@ -323,3 +328,44 @@ def test_at_a_server_what_needs_the_weights_is_not_measured(tmp_path):
     assert measures["behaviour"]["rej"]["accuracy"]["value"] == 1
     assert measures["behaviour"]["pos"]["label"]["safe"]["refused"]["value"] == 1
     assert "not measured" in to_markdown(report)
+
+
+@pytest.fixture
+def served(tiny_folder, tmp_path):
+    """`transformers serve` on the tiny model: its base URL."""
+    pytest.importorskip("fastapi")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [shutil.which("transformers") or "transformers", "serve", str(tiny_folder), "--port", str(port)]
+    with (tmp_path / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--device", "cpu", "--dtype", "float32"], stdout=log, stderr=log
+        )
+        pause = threading.Event()
+        try:
+            for _ in range(900):
+                assert process.poll() is None, (tmp_path / "log.txt").read_text()
+                try:
+                    if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pause.wait(0.2)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@pytest.mark.slow
+def test_a_real_server_gives_the_answers_that_the_model_gives_here(served, tiny_folder, tmp_path):
+    ring = Keyring.mint(MODES, tokenizer=MagicTokenProcessor.from_pretrained(str(tiny_folder)).tokenizer)
+    triplets = load_triplets(modes=MODES, languages=["en"])
+    few = [t for t in triplets if t.split != "test"][:60] + [t for t in triplets if t.split == "test"][::30]
+    options = {"each": 2, "max_new_tokens": 8}
+    here = evaluate(Target(str(tiny_folder)), ring, few, tmp_path / "here", **options)
+    there = evaluate(Target(str(tiny_folder), (served,)), ring, few, tmp_path / "there", **options)
+    assert there["measures"]["sam"]["not_measured"]
+    for measure in ("behaviour", "fallback", "misplaced", "dialogues", "attacks", "ability"):
+        assert there["measures"][measure] == here["measures"][measure]
+    assert there["examples"] == here["examples"]

@@ -20,6 +20,7 @@ class CachedJudge:
         """
         self.name, self.labels = judge.name, judge.labels
         self._judge, self._file = judge, file
+        file.touch(mode=0o600)
         rows = map(json.loads, whole_lines(file))
         self._kept = {row["key"]: Verdict(row["label"], row["score"]) for row in rows}
 
