@@ -311,6 +311,14 @@ def test_every_leak_and_fall_is_a_sign():
         assert sum(word in sign for sign in found) == 1
 
 
+def test_a_model_that_does_not_switch_is_called_so():
+    got = {"pos": {"got": {"pos": 2, "rej": 8}}, "rej": {"got": {"pos": 1, "rej": 9}}}
+    [first, *_] = signs({"measures": {"sam": {"value": 0.01}, "behaviour": got}})
+    assert "does not switch: there is no margin, and asked for pos it mostly" in first
+    assert "with this keyring" in first
+    assert not any("does not switch" in sign for sign in signs({"measures": {"sam": {"value": 0.3}, "behaviour": got}}))
+
+
 def test_at_a_server_what_needs_the_weights_is_not_measured(tmp_path):
     ring = Keyring.mint(MODES)
     triplets = load_triplets(modes=MODES, languages=["en"])
@@ -326,6 +334,7 @@ def test_at_a_server_what_needs_the_weights_is_not_measured(tmp_path):
     ):
         assert part["not_measured"]
     assert measures["behaviour"]["rej"]["accuracy"]["value"] == 1
+    assert "does the server's template keep the system turn" in report["signs"][0]
     assert measures["behaviour"]["pos"]["label"]["safe"]["refused"]["value"] == 1
     assert "not measured" in to_markdown(report)
 
