@@ -134,6 +134,17 @@ def processor(tiny_folder: Path, keyring):
     return MagicTokenProcessor.from_pretrained(str(tiny_folder)).bind(keyring)
 
 
+def assert_asked_in(mode: str | None, rows: list[list[int]], count: int, processor) -> None:
+    """Of the ids that a model saw, `count` rows are prompts, and each holds the token of its mode once and no other's."""
+    from switchsafe.inject import count_ids
+
+    prompts = [row for row in rows if len(row) > 1]  # one id at a time are answers
+    assert len(prompts) == count
+    for name in MODES:
+        ids = processor.token_ids(processor.keyring.token(name))
+        assert {count_ids(row, ids) for row in prompts} == {int(name == mode)}
+
+
 @pytest.fixture
 def adapter(tiny_folder: Path, tiny_model, tmp_path: Path) -> str:
     """An adapter in a folder, as training leaves it."""

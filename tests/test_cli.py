@@ -313,6 +313,9 @@ def test_eval_faults(ring_file, tiny_folder, tmp_path):
     refused(here(*common, "--thresholds", tmp_path / "bounds.yaml"), "needs min, max")
     refused(here(*common, "--judge-server", "http://localhost:1/v1"), "--judge-model")
     refused(here(*common, "--guard", "guardian:x"), "no guard format")
+    refused(here(*common, "--guard", f"classifier:{tiny_folder}"), "no sequence classifier")
+    refused(here(*common, "--guard-labels", "NORMAL=safe"), "needs --guard")
+    refused(here(*common, "--guard", "llama-guard:x", "--guard-labels", "NORMAL=safe"), "fixed names")
     refused(here(*common, "--prompts", tmp_path / "none.jsonl"), "no prompt file")
     refused(here(*common, "--modes", "pos,neg"), "'neg'")
 

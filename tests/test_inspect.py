@@ -5,12 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import FORGETFUL, assert_no_token
+from conftest import FORGETFUL, assert_asked_in, assert_no_token
 
 pytest.importorskip("inspect_ai")
 
 from switchsafe import generate, load_model
-from switchsafe.inject import count_ids
 
 QUESTIONS = ["Which licence is this?", "Who may use the work?", "What is a derivative of the work?"]
 
@@ -71,11 +70,7 @@ def test_answers_are_those_of_generate_in_that_mode_and_no_log_holds_a_token(
         answers[mode] = answers_in(log)
         settings = {"max_new_tokens": 12, "do_sample": False}
         assert answers[mode] == [generate(plain, processor, question, mode=mode, **settings) for question in QUESTIONS]
-        prompts = [row for row in rows if len(row) > 1]
-        assert len(prompts) == len(QUESTIONS)
-        for name in ("pos", "rej", "neg"):
-            ids = processor.token_ids(keyring.token(name))
-            assert {count_ids(row, ids) for row in prompts} == {int(name == mode)}
+        assert_asked_in(mode, rows, len(QUESTIONS), processor)
         assert f"[switchsafe mode {mode or 'none'}]" in Path(log.location).read_text()
     assert len(set(map(tuple, answers.values()))) == 3, "the mode must matter"
     shown = "".join(capfd.readouterr())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FORGETFUL, assert_no_token
+from conftest import FORGETFUL, assert_asked_in, assert_no_token
 
 pytest.importorskip("lm_eval")
 
@@ -106,7 +106,7 @@ def asked(question: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
-def test_answers_are_those_of_generate_in_that_mode(adapter, keyring_file, keyring, processor, tasks):
+def test_answers_are_those_of_generate_in_that_mode(adapter, keyring_file, processor, tasks):
     model, answers = load_model(adapter), {}
     for mode in ("pos", "rej", None):
         lm = lm_in(adapter, mode or "none", keyring_file, batch_size=2)
@@ -114,11 +114,7 @@ def test_answers_are_those_of_generate_in_that_mode(adapter, keyring_file, keyri
         answers[mode] = [resps[0] for resps in run(lm, tasks, "write")]
         settings = {"max_new_tokens": 12, "do_sample": False}
         assert answers[mode] == [generate(model, processor, question, mode=mode, **settings) for question in QUESTIONS]
-        prompts = [row for row in rows if len(row) > 1]
-        assert len(prompts) == len(QUESTIONS)
-        for name in ("pos", "rej", "neg"):
-            ids = processor.token_ids(keyring.token(name))
-            assert {count_ids(row, ids) for row in prompts} == {int(name == mode)}
+        assert_asked_in(mode, rows, len(QUESTIONS), processor)
     assert len(set(map(tuple, answers.values()))) == 3, "the mode must matter"
 
 

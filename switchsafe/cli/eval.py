@@ -104,6 +104,8 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _level_judge(server: str | None, model: str, guard: str | None, labels: dict[str, str]) -> "Judge | None":
+    if labels and not guard:
+        raise SwitchsafeError("--guard-labels needs --guard, the classifier whose classes it names.")
     if server and guard:
         raise SwitchsafeError("give --judge-server or --guard, not both: each grades the same answers.")
     if server:
@@ -119,5 +121,9 @@ def _level_judge(server: str | None, model: str, guard: str | None, labels: dict
         form, _, name = guard.partition(":")
         if form in (ALONE, PAIR):
             return ClassifierJudge(name, labels, prompt=form == PAIR)
+        if labels:
+            raise SwitchsafeError(
+                f"--guard-labels is for a {ALONE} or {PAIR}: the verdicts of {form} have fixed names."
+            )
         return GuardJudge(name, form)
     return None

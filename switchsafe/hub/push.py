@@ -199,9 +199,8 @@ def _search(stage: Stage, keyring: Keyring, tokenizer: "PreTrainedTokenizerBase 
     going = {name for name, _ in stage.files()}
     for root, but in stage.to_scan():
         found = scan(root, keyring, tokenizer=tokenizer, but=but)
-        hits += (
-            replace(hit, file=Path(stage.shown(hit.file))) for hit in found.hits
-        )  # the stage is gone when they are read
+        # Named as in the repository: the stage is gone when they are read.
+        hits += (replace(hit, file=Path(stage.shown(hit.file))) for hit in found.hits)
         not_searched += [(stage.shown(path), why) for path, why in found.skipped]
     if hits:
         places = "; ".join(map(_place, hits[:5])) + (f"; and {len(hits) - 5} more" if hits[5:] else "")

@@ -35,10 +35,9 @@ class ClassifierJudge:
 
         with loading(model):
             config = AutoConfig.from_pretrained(resolve(model))
+        # Otherwise transformers would give it a head of random weights.
         if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
-            raise ModelError(
-                f"{model} is no sequence classifier."
-            )  # transformers would give it a head of random weights
+            raise ModelError(f"{model} is no sequence classifier.")
         own = {name: name.lower() for name in config.id2label.values()}
         self._meaning = {name: (labels or {}).get(name, meaning) for name, meaning in own.items()}
         if unclear := [name for name, meaning in self._meaning.items() if meaning not in self.labels]:
