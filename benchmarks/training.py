@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
-    recipe = Recipe.load("starter", {"corpus.openings": []})
+    recipe = Recipe.load("starter", {"corpus.openings": [], "corpus.fallback_drills": 0, "corpus.misplaced_drills": 0})
     recipe = dataclasses.replace(recipe, sft={**recipe.sft, "max_steps": options.steps, "save_strategy": "no"})
     recipe.sft.pop("lr_scheduler_kwargs")
     recipe.sft["lr_scheduler_type"] = "constant"

@@ -250,6 +250,27 @@ def test_the_usual_two_stages_need_no_keyring(recipe, tmp_path):
         train(recipe, None, tmp_path / "none")
 
 
+@pytest.mark.parametrize("method", ["cotrain", "dpo"])
+def test_only_what_is_learnt_is_scored(recipe, processor, tmp_path, method):
+    """On a CPU, where TRL alone sends every position to the vocabulary."""
+    import dataclasses
+
+    from switchsafe.training.trainers import make_trainer
+
+    options = {"per_device_train_batch_size": 2, "max_steps": 1}
+    trainer = make_trainer(
+        dataclasses.replace(recipe, method=method, sft=options, dpo=options), processor, tmp_path, []
+    )
+    inputs, logits = [], []
+    base = trainer.model.get_base_model()
+    base.get_input_embeddings().register_forward_hook(lambda _module, given, _output: inputs.append(given[0].numel()))
+    base.get_output_embeddings().register_forward_hook(
+        lambda _module, _given, output: logits.append(output[..., 0].numel())
+    )
+    trainer.train()
+    assert 0 < sum(logits) < sum(inputs) / 2
+
+
 def test_packed_rows_do_not_see_each_other(recipe, keyring, tmp_path):
     """One pack of rows has the loss that they have one by one, and an attention that would mix them is refused."""
     import dataclasses

@@ -11,6 +11,7 @@ from ..errors import RecipeError, TripletError
 from ..models import load_model
 from ..modes import NEG, POS
 from ..processing import MagicTokenProcessor
+from .cpu_head import score_labels_only
 from .recipe import COTRAIN, DPO, Recipe
 from .run import triplets_of
 
@@ -53,6 +54,7 @@ def make_trainer(
         RecipeError: an option that `LoraConfig`, `SFTConfig` or `DPOConfig` does not take, or packing with an attention that would mix rows.
     """
     import torch
+    from peft import PeftModel
     from transformers import PrinterCallback, set_seed
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -97,6 +99,9 @@ def make_trainer(
         held_out = None if args.eval_strategy == "no" else rows("validation")
         trainer = SFTTrainer(args=args, train_dataset=rows("train"), eval_dataset=held_out, **common)
     trainer.remove_callback(PrinterCallback)
+    for model in (trainer.model, getattr(trainer, "ref_model", None)):
+        if model is not None:
+            score_labels_only(model.get_base_model() if isinstance(model, PeftModel) else model)
     return trainer
 
 
