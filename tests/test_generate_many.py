@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import MODES, adapted, taught
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList, TextStreamer
 
@@ -86,6 +87,21 @@ def test_a_file_of_other_answers_is_left_alone(other, tiny_model, processor, tmp
     with pytest.raises(RunError, match="other requests, or of another model or settings"):
         generate_many(tiny_model, processor, output=path, **{**SETTINGS, **other})
     assert path.read_bytes() == before
+
+
+def test_answers_of_another_adapter_are_not_taken(tiny_model, processor, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    model = adapted(tiny_model)
+    generate_many(model, processor, REQUESTS[:1], output=path, **SETTINGS)
+    generate_many(model, processor, REQUESTS[:1], output=path, **SETTINGS)
+    with torch.no_grad():
+        next(weight for name, weight in model.named_parameters() if "lora_B" in name).add_(1)
+    with pytest.raises(RunError, match="of another model"):
+        generate_many(model, processor, REQUESTS[:1], output=path, **SETTINGS)
+
+
+def test_a_file_that_is_not_ours_is_left_alone(tiny_model, processor, tmp_path):
+    path = tmp_path / "answers.jsonl"
     for foreign in ("my diary\n", "my diary", '{"id": "a"}\n{"id": "b"}', '{"a": 1}'):
         path.write_text(foreign)
         with pytest.raises(RunError, match="holds"):

@@ -17,6 +17,7 @@ from test_cli import here, refused
 import switchsafe
 from switchsafe import Keyring, MagicTokenProcessor, Recipe, generate, load_model, load_triplets, train
 from switchsafe.errors import KeyringMismatchError, LeakError, PushError
+from switchsafe.evaluation.suite import Target
 from switchsafe.hub.adapter import push_adapter
 from switchsafe.hub.dataset import push_dataset
 from switchsafe.hub.space import push_metric, push_space
@@ -388,6 +389,15 @@ def test_cards_hold_real_metadata_and_pass_the_clients_own_checks(server, api, w
 
 
 # -- the command --------------------------------------------------------------------------------------------------------------------
+
+
+def test_answers_of_another_commit_are_not_taken_for_those_of_this_one(server, api, world, adapter):
+    push_adapter(adapter, "me/red", world[1], base_model="me/tiny", api=api)
+    before = Target("me/red").identity
+    assert Target("me/red").identity == before
+    api.upload_file(path_or_fileobj=b"{}", path_in_repo="more.json", repo_id="me/red")
+    assert Target("me/red").identity != before
+    assert Target("me/red").identity == f"me/red@{api.repo_info('me/red').sha}"
 
 
 def test_the_command_lists_refuses_and_exits_with_1(world, adapter, tmp_path):

@@ -22,7 +22,7 @@ from ..judges.mode import ModeJudge
 from ..judges.offline import RefusalJudge
 from ..judges.verdict import REFUSAL, UNKNOWN, Judge
 from ..keyring import Keyring
-from ..models import resolve
+from ..models import ADAPTER_CONFIG, find_file, resolve
 from ..modes import REJ
 from ..processing import MagicTokenProcessor
 from .ability import measure_ability
@@ -53,6 +53,19 @@ class Target:
 
     name: str
     servers: tuple[str, ...] = ()
+
+    @cached_property
+    def identity(self) -> str:
+        """Changes when the weights may have: the commit on the Hub, or a hash of names, sizes and times of the files."""
+        if self.servers:
+            return json.dumps([self.name, *self.servers])
+        folder = Path(resolve(self.name))
+        if not folder.is_dir():
+            found = find_file(self.name, ADAPTER_CONFIG) or find_file(self.name, "config.json")
+            return f"{self.name}@{found.parent.name}" if found else self.name  # the cache has a folder a commit
+        files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json", ".jinja"))
+        facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def evaluate(
@@ -112,7 +125,7 @@ def evaluate(
     refusal = CachedJudge(RefusalJudge(), output / VERDICTS)
     loaded = _Loaded(target, keyring)
     bench = Bench(
-        ask=Answerer(loaded.backend, keyring, output / ANSWERS, loaded.identity, max_new_tokens),
+        ask=Answerer(loaded.backend, keyring, output / ANSWERS, target.identity, max_new_tokens),
         keyring=keyring,
         modes=modes,
         cases=tuple(every),
@@ -146,7 +159,7 @@ def evaluate(
         seconds[name] = round(time.perf_counter() - begun, 1)
     report: dict[str, Any] = {
         "schema": SCHEMA,
-        "model": {"name": target.name, "servers": list(target.servers), "identity": loaded.identity},
+        "model": {"name": target.name, "servers": list(target.servers), "identity": target.identity},
         "tokens": keyring.describe(),
         "prompts": _prompts(every),
         "judges": _judges(bench, test) | ({"human": against_people(refusal, human)} if human else {}),
@@ -181,18 +194,6 @@ class _Loaded:
             return at_endpoint(self.target.servers, self.target.name)
         return in_this_process(*self.pair())
 
-    @cached_property
-    def identity(self) -> str:
-        """Changes when the weights may have: a hash of names, sizes and times of the files, or of an adapter's weights."""
-        if self.target.servers:
-            return json.dumps([self.target.name, *self.target.servers])
-        folder = Path(resolve(self.target.name))
-        if not folder.is_dir():
-            return self.target.name
-        files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json", ".jinja"))
-        facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
 
 def _where_loaded(
     loaded: _Loaded,
@@ -204,7 +205,7 @@ def _where_loaded(
     """What needs the weights at hand, kept in a file; at a server, the reason why it is not measured."""
     if loaded.target.servers:
         return {"not_measured": "a server gives answers, and neither logits of chosen strings nor hidden states"}
-    facts = json.dumps([loaded.identity, [slot["fingerprints"] for slot in keyring.describe()]])
+    facts = json.dumps([loaded.target.identity, [slot["fingerprints"] for slot in keyring.describe()]])
     return _kept(output, name, facts, lambda: measure(*loaded.pair()))
 
 

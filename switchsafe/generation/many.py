@@ -46,8 +46,8 @@ def generate_many(
         requests: mappings with `prompt` (text, or a list of messages) and, if they are to differ, `mode`, `policy` and `id`.
         mode: for requests without one.
         policy: for requests without one.
-        output: a JSONL file that gets each answer as soon as it is there: `id`, `mode`, `policy`, `prompt`, `answer`, and `run`, a hash of model name,
-            settings and token fingerprints. Called again with the same requests, what stands there is not computed again.
+        output: a JSONL file that gets each answer as soon as it is there: `id`, `mode`, `policy`, `prompt`, `answer`, and `run`, a hash of the model's
+            weights (the first few of each tensor), settings and token fingerprints. Called again with the same requests, what stands there is not computed again.
         chat_template_kwargs: variables for the chat template.
         generation_config: instead of the model's own.
         continuous_batching_config: memory and batch sizes; by default the library's, on a CPU room for 32 requests at once.
@@ -65,7 +65,7 @@ def generate_many(
     config = honoured(model, generation_config, settings)
     ring = processor.keyring
     tokens = sorted({ring.fingerprint(ring.token(task["mode"], task["policy"])) for task in tasks.values()})
-    run = _hash([model.config.name_or_path, config.to_diff_dict(), chat_template_kwargs, tokens])
+    run = _hash([_weights(model), config.to_diff_dict(), chat_template_kwargs, tokens])
     done = _Answers(output, run, tasks)
     template_kwargs = {"enable_thinking": False, **(chat_template_kwargs or {})}
     rows = {
@@ -132,6 +132,13 @@ def _tasks(requests: Iterable[Mapping[str, Any]], mode: str | None, policy: str 
             raise ModeError(f"request {name} has no mode: give it one, or all of them one. (Blends are for generate.)")
         tasks[name] = {"mode": asked, "policy": request.get("policy") or policy, "prompt": request["prompt"]}
     return tasks
+
+
+def _weights(model: "PreTrainedModel") -> list[list[float]]:
+    """The first numbers of every tensor: tells an adapter, or a model trained on, from another under the same name."""
+    return [
+        weight.detach().flatten()[:4].float().tolist() for weight in model.parameters() if weight.device.type != "meta"
+    ]
 
 
 def _hash(value: Any) -> str:
