@@ -1,6 +1,6 @@
 """The paper's comparison on the starter: does one stage of co-training do what fine-tuning and then DPO do, and give a switch on top?
 
-python benchmarks/paper_table.py FOLDER --seeds 0 1 2      # about 40 minutes a seed on 2 cores; called again it goes on
+python benchmarks/paper_table.py FOLDER --seeds 0 1 2      # about 30 minutes a seed on 2 cores; called again it goes on
 
 Every arm is trained by `switchsafe train` in a process of its own, whose wall time and memory are taken, on the same prompts. Answers to held-out
 prompts are greedy and kept in FOLDER, where the keyrings are as well: keep it to yourself.
@@ -131,6 +131,8 @@ def safety(
             judge, arm("attacked", [(with_system(turns, text), token) for turns in wrapped], max_new_tokens=64)
         )
         scores["CSS under attack"] = constructive_safety_score(under)
+        for index, name in enumerate(wrappers()):
+            scores[f"under {name}"] = constructive_safety_score(under[index * len(unsafe) :][: len(unsafe)])
     return scores
 
 
@@ -227,6 +229,11 @@ def main() -> None:
                 values = [rows[name]["CSS"] - rows[name]["CSS under attack"] for rows in seeds]
             cells.append("-" if values[0] is None or values[0] != values[0] else spread(values, digits))
         table.add_row(name, *cells)
+    console.print(table)
+    table = Table("CSS under", *(name for name in seeds[-1] if name != CONTROL))
+    for wrapper in wrappers():
+        cells = [[rows[name][f"under {wrapper}"] for rows in seeds] for name in seeds[-1] if name != CONTROL]
+        table.add_row(wrapper, *(spread(values, 1) for values in cells))
     console.print(table)
     table = Table("", "co-training", f"{CONTROL}, seed {options.seeds[0]}")
     for key in seeds[0][CONTROL]:
