@@ -195,6 +195,18 @@ def test_a_second_evaluation_takes_what_was_kept(evaluated):
     assert kept[0] == kept[1], "nothing was asked, judged or measured again"
 
 
+def test_what_was_kept_is_not_taken_for_other_prompts_or_modes(evaluated, tiny_folder, tmp_path):
+    folder, ring, [first, _], _ = evaluated
+    kept = shutil.copytree(folder, tmp_path / "kept")
+    triplets = load_triplets(modes=MODES, languages=["en"])
+    fewer = [t for t in triplets if t.split != "test"] + [t for t in triplets if t.split == "test"][::18]
+    options = {"each": 4, "max_new_tokens": 12}
+    report = evaluate(Target(str(tiny_folder)), ring, fewer, kept, **options)
+    assert report["measures"]["sam"]["prompts"] < first["measures"]["sam"]["prompts"]
+    report = evaluate(Target(str(tiny_folder)), ring, fewer, kept, modes=("pos", "rej"), **options)
+    assert set(report["measures"]["sam"]["per_mode"]) == {"pos", "rej"}
+
+
 def test_the_page_hides_neg_and_nothing_holds_a_token(evaluated):
     from conftest import assert_no_token
 
@@ -342,7 +354,8 @@ def test_at_a_server_what_needs_the_weights_is_not_measured(tmp_path):
 @pytest.fixture
 def served(tiny_folder, tmp_path):
     """`transformers serve` on the tiny model: its base URL."""
-    pytest.importorskip("fastapi")
+    for module in ("fastapi", "openai", "uvicorn"):
+        pytest.importorskip(module, reason="needs transformers[serving]")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

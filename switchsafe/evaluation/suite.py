@@ -134,10 +134,10 @@ def evaluate(
         level_judge=CachedJudge(level_judge, output / VERDICTS) if level_judge else None,
     )
     few = replace(bench, cases=tuple(spread(_of(every, "unsafe"), each) + spread(_of(every, "safe"), each)))
-    here = partial(_where_loaded, loaded, output, keyring)
+    here = partial(_where_loaded, loaded, output)
     parts: dict[str, Callable[[], Any]] = {
         "columns": lambda: _kept(output, "columns", _hash(known, modes), lambda: measure_columns(known, modes)),
-        "sam": lambda: here(lambda m, p: _sam(m, p, test, modes, output)),
+        "sam": lambda: here("sam", lambda m, p: _sam(m, p, test, modes, output), _hash(test, modes)),
         "behaviour": lambda: measure_behaviour(bench),
         "fallback": lambda: measure_fallback(few),
         "misplaced": lambda: measure_misplaced(few),
@@ -145,8 +145,8 @@ def evaluate(
         "attacks": lambda: measure_attacks(few),
         "leaks": lambda: {
             "extraction": measure_extraction(bench),
-            "sampling": here(lambda m, p: {"rows": measure_sampling(m, p)}, "sampling"),
-            "exposure": here(lambda m, p: {"rows": measure_exposure(m, p)}, "exposure"),
+            "sampling": here("sampling", lambda m, p: {"rows": measure_sampling(m, p)}),
+            "exposure": here("exposure", lambda m, p: {"rows": measure_exposure(m, p)}),
             "artefacts": _artefacts(target, keyring),
         },
         "ability": lambda: measure_ability(bench),
@@ -178,14 +178,14 @@ class _Loaded:
     """The model, loaded when it is first needed: a report made from kept answers needs none."""
 
     def __init__(self, target: Target, keyring: Keyring) -> None:
-        self.target, self._keyring = target, keyring
+        self.target, self.keyring = target, keyring
         self._pair: tuple[Any, MagicTokenProcessor] | None = None
 
     def pair(self) -> tuple[Any, MagicTokenProcessor]:
         if self._pair is None:
             from ..models import default_device, load_model
 
-            processor = MagicTokenProcessor.from_pretrained(self.target.name).bind(self._keyring)
+            processor = MagicTokenProcessor.from_pretrained(self.target.name).bind(self.keyring)
             self._pair = load_model(self.target.name).to(default_device()), processor
         return self._pair
 
@@ -196,16 +196,12 @@ class _Loaded:
 
 
 def _where_loaded(
-    loaded: _Loaded,
-    output: Path,
-    keyring: Keyring,
-    measure: Callable[[Any, MagicTokenProcessor], Any],
-    name: str = "sam",
+    loaded: _Loaded, output: Path, name: str, measure: Callable[[Any, MagicTokenProcessor], Any], asked: str = ""
 ) -> dict[str, Any]:
-    """What needs the weights at hand, kept in a file; at a server, the reason why it is not measured."""
+    """What needs the weights at hand, kept in a file with what was asked; at a server, the reason why it is not measured."""
     if loaded.target.servers:
         return {"not_measured": "a server gives answers, and neither logits of chosen strings nor hidden states"}
-    facts = json.dumps([loaded.target.identity, [slot["fingerprints"] for slot in keyring.describe()]])
+    facts = json.dumps([loaded.target.identity, [slot["fingerprints"] for slot in loaded.keyring.describe()], asked])
     return _kept(output, name, facts, lambda: measure(*loaded.pair()))
 
 
@@ -222,7 +218,7 @@ def _kept(output: Path, name: str, facts: str, measure: Callable[[], dict[str, A
 
 
 def _hash(triplets: Sequence[Triplet], modes: Sequence[str]) -> str:
-    facts = [[triplet.id, triplet.answers.get(mode)] for triplet in triplets for mode in modes]
+    facts = [[triplet.id, triplet.prompt, mode, triplet.answers.get(mode)] for triplet in triplets for mode in modes]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
