@@ -61,7 +61,8 @@ def test_labels_of_the_users_own_are_learnt(judge):
     odd = [("Zorp blim, not today.", REFUSAL), ("Zorp blam, off we go.", COMPLIANCE)] * 20
     taught = RefusalJudge(odd)
     assert labels(taught, *(text for text, _ in odd[:2])) == [REFUSAL, COMPLIANCE]
-    assert taught.name != judge.name
+    turned = RefusalJudge([(text, REFUSAL if label == COMPLIANCE else COMPLIANCE) for text, label in odd])
+    assert len({judge.name, taught.name, turned.name}) == 3, "verdicts are kept under the name"
 
 
 @given(st.text(max_size=300))

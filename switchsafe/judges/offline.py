@@ -1,5 +1,7 @@
 """The refusal judge that needs no model and no network."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +25,8 @@ class RefusalJudge:
     def __init__(self, labelled: Sequence[tuple[str, str]] = ()) -> None:
         """`labelled`: answers with their labels, `refusal`, `partial` or `compliance`."""
         texts, labels = zip(*_shipped(), *labelled, strict=True)
-        self.name = f"offline refusal 1, {len(labelled)} labels of the user's"
+        of = hashlib.sha256(json.dumps([texts, labels]).encode()).hexdigest()[:8]
+        self.name = f"offline refusal 1, fitted on {len(texts)} labels ({of})"
         refusing = [label != COMPLIANCE for label in labels]
         members = [_phrases()] + ([_letters(), _first_words()] if labelled else [])
         self._refusing = [member.fit(texts, refusing) for member in members]
