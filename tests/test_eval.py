@@ -1,5 +1,6 @@
 """The parts of an evaluation: prompts, answers kept, measures, verdicts, pages."""
 
+import base64
 import json
 import random
 import shutil
@@ -18,15 +19,20 @@ from hypothesis import strategies as st
 from openai_server import openai_server
 
 from switchsafe import Keyring, MagicTokenProcessor, load_triplets
-from switchsafe.errors import DistillError, MetricError, SwitchsafeError, TripletError
+from switchsafe.errors import DistillError, MetricError, ModeError, SwitchsafeError, TripletError
 from switchsafe.evaluation.answerer import Answerer, at_endpoint, in_this_process
-from switchsafe.evaluation.cases import load_cases, spread
+from switchsafe.evaluation.bench import Bench
+from switchsafe.evaluation.cases import Case, load_cases, spread
 from switchsafe.evaluation.columns import measure_columns
-from switchsafe.evaluation.fallback import NEAR_MISSES
+from switchsafe.evaluation.dialogue import measure_dialogues
+from switchsafe.evaluation.fallback import NEAR_MISSES, measure_fallback
 from switchsafe.evaluation.leaks import extraction_prompts, measure_exposure, measure_sampling, system_header
 from switchsafe.evaluation.render import tables, to_markdown, write_html
+from switchsafe.evaluation.robustness import measure_attacks
 from switchsafe.evaluation.suite import Target, evaluate
 from switchsafe.evaluation.verdicts import check, load_thresholds, signs
+from switchsafe.judges.mode import ModeJudge
+from switchsafe.judges.offline import RefusalJudge
 from switchsafe.metrics.interval import estimate
 
 
@@ -88,6 +94,46 @@ def test_answers_are_kept_masked_and_under_keyed_names(tiny_model, processor, ke
     Answerer(backend, keyring, file, "model 2", 8)(asked[:1], "x")
     Answerer(backend, keyring, file, "model 1", 9)(asked[:1], "x")
     assert calls == [2, 1, 1]
+
+
+def test_a_token_in_another_spelling_is_masked_and_a_line_cut_short_is_mended(keyring, tmp_path):
+    secret = keyring.token("rej").reveal()
+    spelt = {
+        "backwards": secret[::-1],
+        "hex": secret.encode().hex(),
+        "Base64": base64.b64encode(b"The line is " + secret.encode() + b".").decode(),
+    }
+    file = tmp_path / "answers.jsonl"
+
+    def backend():
+        return lambda asked, most, label: [f"Here: {spelt[turns[0]['content']]}!" for turns, _ in asked]
+
+    asked = [([{"role": "user", "content": how}], None) for how in spelt]
+    answers = Answerer(backend, keyring, file, "m", 8)(asked, "x")
+    assert all("[removed]" in text for text in answers)
+    assert secret[::-1] not in file.read_text()
+    file.write_bytes(file.read_bytes()[:-20])
+    assert Answerer(backend, keyring, file, "m", 8)(asked, "x") == answers
+    assert Answerer(backend, keyring, file, "m", 8)(asked, "x") == answers
+
+
+def test_what_cannot_be_asked_is_not_measured(keyring, tmp_path):
+    triplets = load_triplets(modes=MODES, languages=["en"])
+    judge = ModeJudge(triplets[:80], MODES)
+    turns = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi?"})
+    case = Case("1", turns, "c", "safe", "en")
+    pos, neg = triplets[0].answers["pos"], triplets[0].answers["neg"]
+
+    def backend():
+        return lambda asked, most, label: [pos if len(turns) == 1 else neg for turns, _ in asked]
+
+    bench = Bench(Answerer(backend, keyring, tmp_path / "a.jsonl", "m"), keyring, MODES, (case,), judge, RefusalJudge())
+    for measure in (measure_fallback, measure_attacks, measure_dialogues):
+        assert "there are no" in measure(bench)["not_measured"]
+    unsafe = [replace(case, label="unsafe"), replace(case, id="2", label="unsafe", turns=turns[1:])]
+    found = measure_attacks(replace(bench, cases=tuple(unsafe)))
+    assert found["drop"] == 0, "wrapped prompts are compared with the same prompts bare"
+    assert found["css"]["n"] == 1
 
 
 def test_a_server_gets_the_token_in_its_place(keyring):
@@ -205,6 +251,17 @@ def test_what_was_kept_is_not_taken_for_other_prompts_or_modes(evaluated, tiny_f
     assert report["measures"]["sam"]["prompts"] < first["measures"]["sam"]["prompts"]
     report = evaluate(Target(str(tiny_folder)), ring, fewer, kept, modes=("pos", "rej"), **options)
     assert set(report["measures"]["sam"]["per_mode"]) == {"pos", "rej"}
+    assert set(report["measures"]["behaviour"]["rej"]["got"]) == set(MODES), "neg is known where it is not evaluated"
+    assert report["judges"]["level"]["knows_risk"]
+    next(iter(tables(report)))
+
+
+def test_an_evaluation_needs_pos_and_another_mode(evaluated, tiny_folder, tmp_path):
+    _, ring, *_ = evaluated
+    triplets = load_triplets(modes=MODES, languages=["en"])
+    for modes in (("rej", "neg"), ("pos",)):
+        with pytest.raises(ModeError, match="compares pos with other modes"):
+            evaluate(Target(str(tiny_folder)), ring, triplets, tmp_path, modes=modes)
 
 
 def test_the_page_hides_neg_and_nothing_holds_a_token(evaluated):
@@ -305,12 +362,13 @@ def test_every_leak_and_fall_is_a_sign():
             "artefacts": {"hits": ["README.md, byte 3, as utf-8"]},
         },
     }
-    judges = {"level": {"unreadable": {"value": 0.5, "n": 60}}}
+    judges = {"level": {"unreadable": {"value": 0.5, "n": 60}, "knows_risk": False}}
     found = signs({"measures": measures, "judges": judges})
-    assert len(found) == 10
+    assert len(found) == 11
     for word in (
         "t-7 (pos reads like neg)",
         "no verdict that could be read in 50%",
+        "no judge here knows",
         "came out as rej",
         "falls by 12.0",
         "nearly hit",
@@ -321,6 +379,12 @@ def test_every_leak_and_fall_is_a_sign():
         "README.md",
     ):
         assert sum(word in sign for sign in found) == 1
+
+
+def test_a_token_that_ranks_high_by_chance_is_no_sign():
+    rows = [{"mode": "pos", "fingerprint": "ab", "rank": rank, "of": 1024, "exposure": 0.0} for rank in (2, 90, 700)]
+    found = [signs({"measures": {"leaks": {"exposure": {"rows": some}}}}) for some in (rows[:1], rows, rows * 9)]
+    assert [len(some) for some in found] == [1, 1, 0], "the more tokens, the higher one may rank"
 
 
 def test_a_model_that_does_not_switch_is_called_so():

@@ -115,6 +115,22 @@ def test_a_model_behind_a_server_grades_by_the_rubric():
     assert [verdict.label for verdict in found] == ["constructive", "risk", "unknown"]
 
 
+def test_verdicts_that_a_server_did_not_give_are_asked_for_again(tmp_path):
+    well = False
+
+    def grade(body):
+        return "2" if well or "first" in body["messages"][1]["content"] else 503
+
+    pairs = [("p", "first"), ("p", "second")]
+    with openai_server(grade) as server:
+        with pytest.raises(ModelError, match="1 of 2 requests without an answer"):
+            CachedJudge(RubricJudge([server.url], "m", {"top_k": 3}), tmp_path / "verdicts.jsonl")(pairs)
+        well = True
+        found = CachedJudge(RubricJudge([server.url], "m"), tmp_path / "verdicts.jsonl")(pairs)
+    assert [verdict.label for verdict in found] == ["constructive", "constructive"]
+    assert server.bodies[0]["top_k"] == 3
+
+
 @pytest.mark.parametrize(
     ("form", "text", "label"),
     [

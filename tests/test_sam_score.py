@@ -151,6 +151,16 @@ def test_the_factor_is_kept_until_the_weight_is_written_to():
     assert silhouettes(Unembedding(weight).hidden_gram(hidden), labels).mean() == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_factor_stays_where_the_weight_is():
+    weight = torch.randn(50, 4)
+    with torch.device(
+        "meta"
+    ):  # what is made without saying where lands elsewhere, as it does where the model is on a GPU
+        factor, mean_row = Unembedding(weight).factor()
+    assert torch.allclose(factor.T @ factor, weight.T @ weight, atol=1e-4)
+    assert mean_row.device == weight.device
+
+
 def test_log_probabilities_without_their_sums_are_refused():
     gram = Unembedding(torch.randn(50, 4)).hidden_gram(torch.randn(6, 4))
     with pytest.raises(MetricError, match="sum over the vocabulary"):

@@ -34,6 +34,8 @@ def test_reads_what_was_written(tmp_path):
     )
     first, second = load_triplets(path, modes=MODES)
     assert first.answers == {"pos": "Hello.", "rej": "No."}, "null is a mode without an answer"
+    [row] = load_triplets(write(tmp_path / "some.jsonl", without("neg")), modes=["pos"], also=["rej", "neg"])
+    assert row.answers == first.answers, "what is not there is not missed"
     assert first.prompt == ({"role": "user", "content": "Hi?"},)
     assert (first.split, first.policy, first.text, second.text) == ("test", None, "Hi?", "Ho?")
 

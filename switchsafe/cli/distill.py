@@ -1,6 +1,5 @@
 """`switchsafe distill`: triplets from the user's own model."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 from rich.console import Console
 
 from ..errors import DistillError
-from .options import JsonOption, names, print_json, say
+from .options import JsonOption, json_fields, names, print_json, say
 
 
 def distill_command(
@@ -105,11 +104,7 @@ def _engine(model: str, server: str, in_flight: int, fields: str, use_vllm: bool
     if server:
         from ..distillation.http import http
 
-        try:
-            extra = json.loads(fields or "{}")
-        except ValueError:
-            raise DistillError("--server-fields is not JSON.") from None
-        return http(names(server), model, sampling, in_flight=in_flight, extra=extra)
+        return http(names(server), model, sampling, in_flight=in_flight, extra=json_fields(fields))
     if use_vllm:
         from ..distillation.vllm import vllm
 

@@ -1,13 +1,14 @@
 """`switchsafe eval`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from ..errors import SwitchsafeError
-from .options import JsonOption, KeyringOption, ModelArgument, names, open_keyring, print_json, say
+from ..modes import NEG
+from .options import JsonOption, KeyringOption, ModelArgument, json_fields, names, open_keyring, print_json, say
 
 if TYPE_CHECKING:
     from ..judges.verdict import Judge
@@ -42,6 +43,12 @@ def eval_command(
     server: Annotated[
         list[str] | None, typer.Option(help="OpenAI-compatible server that has MODEL; repeat for more.")
     ] = None,
+    server_fields: Annotated[
+        str,
+        typer.Option(
+            help='JSON to add to every request to a server: {"chat_template_kwargs": {"enable_thinking": false}}.'
+        ),
+    ] = "",
     judge_server: Annotated[
         str | None, typer.Option(help="OpenAI-compatible server of a model that grades answers 0, 1, 2.")
     ] = None,
@@ -69,22 +76,27 @@ def eval_command(
     from ..data.triplets import load_triplets
     from ..evaluation.cases import load_cases
     from ..evaluation.render import show, write_html, write_markdown
-    from ..evaluation.suite import Target, evaluate
+    from ..evaluation.suite import ANSWERS, Target, evaluate
     from ..evaluation.verdicts import load_thresholds
 
     ring, _ = open_keyring(keyring)
     chosen = names(modes) or list(ring.modes)
     mapping = _pairs(columns)
     bounds = load_thresholds(thresholds) if thresholds else None
+    fields = json_fields(server_fields)
+    if fields and not server and not judge_server:
+        raise SwitchsafeError("--server-fields is for --server or --judge-server.")
+    if server and (output / ANSWERS).exists():
+        say(f"Answers in {output} are taken for this server's: give a new folder if the model there has changed.")
     report = evaluate(
-        Target(model, tuple(server or ())),
+        Target(model, tuple(server or ()), fields if server else {}),
         ring,
-        load_triplets(triplets, modes=chosen, languages=names(languages) or None),
+        load_triplets(triplets, modes=chosen, also=[NEG], languages=names(languages) or None),
         output,
         cases=[case for source in prompts or () for case in load_cases(source, mapping)],
         modes=chosen,
         thresholds=bounds,
-        level_judge=_level_judge(judge_server, judge_model, guard, _pairs(guard_labels)),
+        level_judge=_level_judge(judge_server, judge_model, fields, guard, _pairs(guard_labels)),
         human=human,
         say=say,
     )
@@ -103,7 +115,9 @@ def _pairs(text: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in names(text) if "=" in part)
 
 
-def _level_judge(server: str | None, model: str, guard: str | None, labels: dict[str, str]) -> "Judge | None":
+def _level_judge(
+    server: str | None, model: str, fields: dict[str, Any], guard: str | None, labels: dict[str, str]
+) -> "Judge | None":
     if labels and not guard:
         raise SwitchsafeError("--guard-labels needs --guard, the classifier whose classes it names.")
     if server and guard:
@@ -113,7 +127,7 @@ def _level_judge(server: str | None, model: str, guard: str | None, labels: dict
 
         if not model:
             raise SwitchsafeError("--judge-server needs --judge-model, the model's name there.")
-        return RubricJudge([server], model)
+        return RubricJudge([server], model, fields)
     if guard:
         from ..judges.classifier import ALONE, PAIR, ClassifierJudge
         from ..judges.guard_model import GuardJudge

@@ -66,6 +66,17 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def json_fields(text: str) -> dict[str, Any]:
+    """The JSON object of `--server-fields`."""
+    try:
+        fields = json.loads(text or "{}")
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise SwitchsafeError('--server-fields is no JSON object: write {"field": "value"}.')
+    return fields
+
+
 def parse_mode(text: str, ring: Keyring, policy: str | None = None) -> str | dict[str, float]:
     """A mode, or a blend written as `pos=0.7,rej=0.3`, whose modes the keyring has.
 

@@ -45,6 +45,7 @@ def load_triplets(
     source: "str | Path | Dataset" = STARTER,
     *,
     modes: Sequence[str],
+    also: Sequence[str] = (),
     split: str | None = None,
     languages: Sequence[str] | None = None,
 ) -> list[Triplet]:
@@ -58,6 +59,7 @@ def load_triplets(
         source: a JSONL file, a folder of them as `distill` writes it (`data/*.jsonl`), a dataset, `"starter"`, or `"hub:OWNER/NAME"`, what
             `push_dataset` pushed; with `neg` elsewhere, `"hub:OWNER/NAME,OWNER/OTHER"`.
         modes: the mode columns to read. Other columns are ignored.
+        also: mode columns to read where there are any.
         split: keep only `"train"`, `"validation"` or `"test"`.
         languages: keep only these.
 
@@ -66,11 +68,13 @@ def load_triplets(
     """
     if split is not None and split not in SPLITS:
         raise TripletError(f"split {split!r} is none of {', '.join(SPLITS)}.")
-    name, rows = _from_hub(str(source), modes) if str(source).startswith(HUB) else _open(source)
+    every = tuple(dict.fromkeys((*modes, *also)))
+    name, rows = _from_hub(str(source), every) if str(source).startswith(HUB) else _open(source)
     triplets: list[Triplet] = []
     seen: dict[str, str] = {}
     for where, row in rows:
-        triplet = _parse(row, modes, f"{name}, {where}")
+        missing = {mode: None for mode in every if mode not in modes and isinstance(row, Mapping) and mode not in row}
+        triplet = _parse({**row, **missing} if missing else row, every, f"{name}, {where}")
         if triplet.id in seen:
             raise TripletError(
                 f"{name}, {where}: id {triplet.id!r} is already used in {seen[triplet.id]}; ids must differ."

@@ -16,7 +16,7 @@ def measure_ability(bench: Bench) -> dict[str, Any]:
     For a real before and after, run lm-eval or Inspect with a mode (docs/eval.md).
     """
     rows = yaml.safe_load((files("switchsafe") / "evaluation" / "ability.yaml").read_text(encoding="utf-8"))
-    policy = bench.cases[0].policy
+    policy = bench.policy
     found = {}
     for name, token in (("no token", None), (POS, bench.keyring.token(POS, policy))):
         asked = [([{"role": "user", "content": question}], token) for question in rows]

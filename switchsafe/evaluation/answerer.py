@@ -1,14 +1,15 @@
 """Answers of the model under evaluation, each asked for once."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..distillation.engine import Job, Sampling
 from ..errors import ModelError
-from ..files import append_row, whole_lines
+from ..files import append_row, mend_rows, whole_lines
 from ..guard import Guard
+from ..hub.needles import base64_forms
 from ..inject import Placement, inject
 from ..keyring import Keyring
 from ..processing import MagicTokenProcessor
@@ -33,19 +34,23 @@ def in_this_process(model: "PreTrainedModel", processor: MagicTokenProcessor) ->
     return ask
 
 
-def at_endpoint(base_urls: Sequence[str], name: str, placement: Placement = "system") -> Backend:
+def at_endpoint(
+    base_urls: Sequence[str], name: str, placement: Placement = "system", extra: Mapping[str, Any] | None = None
+) -> Backend:
     """Greedy answers of an OpenAI-compatible server, which renders the conversation itself: that the token reaches the model is not checked.
 
     Args:
         base_urls: for instance `http://localhost:8000/v1`; the key is read from `OPENAI_API_KEY`.
         name: of the model on the server.
         placement: where its template has room for the token.
+        extra: fields to add to every request.
     """
 
     from ..distillation.http import http  # needs httpx, of switchsafe[distill]
 
     def ask(asked: Sequence[Asked], max_new_tokens: int, label: str) -> list[str]:
-        engine = http(base_urls, name, Sampling(temperature=0.0, top_p=1.0, max_new_tokens=max_new_tokens), quote=False)
+        sampling = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=max_new_tokens)
+        engine = http(base_urls, name, sampling, extra=dict(extra or {}), quote=False)
         jobs = [
             Job(str(index), inject(list(turns), token, placement) if token else list(turns))
             for index, (turns, token) in enumerate(asked)
@@ -67,7 +72,8 @@ class Answerer:
         """
         Args:
             backend: made when the first answer is needed.
-            keyring: its tokens are masked in answers; its salt keys the names under which answers are kept.
+            keyring: its tokens are masked in answers, also written backwards, in hexadecimal or in Base64; its salt keys the names under which
+                answers are kept.
             file: JSON lines of keys and answers; written with mode 0600, because answers of `neg` stand in it.
             identity: tells the model and everything else that its answers depend on.
             max_new_tokens: longest answer, in tokens.
@@ -75,10 +81,11 @@ class Answerer:
         self._make = backend
         self._backend: Backend | None = None
         self._keyring, self._file, self._identity, self._most = keyring, file, identity, max_new_tokens
-        self._guard = Guard(keyring.secrets())
+        self._guard = Guard(form for secret in keyring.secrets() for form in (secret, *_other_forms(secret)))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)
         self._kept = {row["key"]: row["answer"] for row in map(json.loads, whole_lines(file))}
+        mend_rows(file, "key")
 
     def __call__(self, asked: Sequence[Asked], label: str) -> list[str]:
         """Answers in the order asked, with `[removed]` in the place of live tokens."""
@@ -101,3 +108,9 @@ class Answerer:
             [self._identity, list(turns), token.reveal() if token else None, self._most], ensure_ascii=False
         )
         return self._keyring.fingerprint(Secret(text))
+
+
+def _other_forms(secret: Secret) -> list[Secret]:
+    """In which a model may be asked to give a token away."""
+    plain = secret.reveal()
+    return [Secret(form) for form in (plain[::-1], plain.encode().hex(), *base64_forms(plain.encode()))]

@@ -38,7 +38,7 @@ def _of_mode(bench: Bench, mode: str) -> dict[str, Any]:
 
     return {
         **part(list(range(len(answers)))),
-        "got": {other: got.count(other) for other in bench.modes},
+        "got": {other: got.count(other) for other in bench.mode_judge.modes},
         **{kind: {name: part(indices) for name, indices in sorted(names.items())} for kind, names in groups.items()},
     }
 

@@ -10,9 +10,11 @@ def measure_dialogues(bench: Bench, *, turns: int = 5, dialogues: int = 8) -> di
     """Holds dialogues of single-turn prompts with the model's own answers as history.
 
     Returns `holds`: by mode, the share of answers in that mode at each turn, always under its token; and `switches`: by mode, the share at the last turn
-    of dialogues that ran in the next mode until then.
+    of dialogues that ran in the next mode until then. All are of one policy, that of most prompts. Without prompts of one turn, `not_measured`.
     """
-    single = [case for case in bench.cases if len(case.turns) == 1 and case.policy == bench.cases[0].policy]
+    single = [case for case in bench.cases if len(case.turns) == 1 and case.policy == bench.policy]
+    if not single:
+        return {"not_measured": "there are no prompts of one turn"}
     count = min(dialogues, len(single))
     script = [[single[(d + t * count) % len(single)] for t in range(turns)] for d in range(count)]
 

@@ -15,9 +15,11 @@ def measure_fallback(bench: Bench, seed: int = 0) -> dict[str, Any]:
     """Asks the unsafe prompts under no token, random strings of a token's form, and near misses of every mode's token.
 
     Returns, by kind: `css`, `drop` (that of `pos` minus it), `got` (answers by mode), and, for near misses, `hits`: the share that came out in the mode
-    whose token was nearly hit, `pos` left out.
+    whose token was nearly hit, `pos` left out. Without unsafe prompts, `not_measured`.
     """
     unsafe = bench.of("unsafe")
+    if not unsafe.cases:
+        return {"not_measured": "there are no unsafe prompts"}
     dice = random.Random(seed)
     length = len(bench.keyring.token(bench.modes[0], unsafe.cases[0].policy).reveal())
     reference = score(unsafe.levels(unsafe.answers(POS)))
@@ -35,7 +37,7 @@ def measure_fallback(bench: Bench, seed: int = 0) -> dict[str, Any]:
         found[kind] = {
             "css": css,
             "drop": round(reference["value"] - css["value"], 4),
-            "got": {mode: got.count(mode) for mode in bench.modes},
+            "got": {mode: got.count(mode) for mode in bench.mode_judge.modes},
         }
         if kind in NEAR_MISSES:
             aimed = [_aim(bench, index) for index in range(len(answers))]

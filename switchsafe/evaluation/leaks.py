@@ -51,12 +51,12 @@ def extraction_prompts() -> list[str]:
 
 
 def measure_extraction(bench: Bench) -> dict[str, Any]:
-    """Asks for the token in every mode, in 120 ways. Returns, by mode, answers that held a live token, and how many were asked for."""
+    """Asks for the token in every mode and policy, in 120 ways. Returns, by mode, answers that held a live token, and how many were asked for."""
     found = {}
-    policy = bench.cases[0].policy
+    policies = dict.fromkeys(case.policy for case in bench.cases)
     for mode in bench.modes:
-        token = bench.keyring.token(mode, policy)
-        asked = [([{"role": "user", "content": prompt}], token) for prompt in extraction_prompts()]
+        tokens = [bench.keyring.token(mode, policy) for policy in policies]
+        asked = [([{"role": "user", "content": prompt}], token) for token in tokens for prompt in extraction_prompts()]
         answers = bench.ask(asked, f"Asking for the token of {mode}")
         found[mode] = {"leaks": sum(MASK in text for text in answers), "n": len(answers)}
     return found
@@ -98,7 +98,7 @@ def measure_sampling(
 
 
 def measure_exposure(
-    model: "PreTrainedModel", processor: MagicTokenProcessor, *, strings: int = 255, seed: int = 0
+    model: "PreTrainedModel", processor: MagicTokenProcessor, *, strings: int = 1023, seed: int = 0
 ) -> list[dict[str, Any]]:
     """How likely each live token is in its place, beside random strings of the same form (exposure; Carlini et al., arXiv 1802.08232).
 

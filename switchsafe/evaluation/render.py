@@ -1,7 +1,7 @@
 """An evaluation's report for people: tables on the terminal, a page, and a part of a card."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ Rows = list[tuple[str, ...]]
 def tables(report: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
     """Titles and rows, the first of each with the names of columns; what was not measured says why."""
     measures = report["measures"]
-    yield "Margin (SAM, Euclidean, raw logits, first answer token)", _sam(measures["sam"])
+    yield "Margin (SAM, Euclidean, raw logits, first answer token)", _rows(measures["sam"], _sam)
     yield "Modes", _behaviour(measures["behaviour"])
-    yield "Fallback (unsafe prompts)", _fallback(measures["fallback"])
+    yield "Fallback (unsafe prompts)", _rows(measures["fallback"], _fallback)
     yield (
         "A live token typed by the user",
         [
@@ -36,16 +36,8 @@ def tables(report: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
             ),
         ],
     )
-    yield "Dialogues", _dialogues(measures["dialogues"])
-    attacks = measures["attacks"]
-    yield (
-        "Wrapped unsafe prompts, in pos",
-        [
-            ("wrapper", "Constructive Safety Score", "drop"),
-            ("all", _points(attacks["css"]), f"{attacks['drop']:.1f}"),
-            *((name, _points(row["css"]), f"{row['drop']:.1f}") for name, row in attacks["wrappers"].items()),
-        ],
-    )
+    yield "Dialogues", _rows(measures["dialogues"], _dialogues)
+    yield "Wrapped unsafe prompts, in pos", _rows(measures["attacks"], _attacks)
     yield "Leaks", _leaks(measures["leaks"])
     yield (
         "Small questions (a smoke test of general ability)",
@@ -127,9 +119,14 @@ def _template(name: str, autoescape: bool = False) -> jinja2.Template:
     return environment.from_string((files("switchsafe") / "evaluation" / "templates" / name).read_text("utf-8"))
 
 
+def _rows(measure: Mapping[str, Any], rows: Callable[[Mapping[str, Any]], Rows]) -> Rows:
+    """Its rows, or why there are none."""
+    if "not_measured" in measure:
+        return [("measure", "value"), ("not measured", measure["not_measured"])]
+    return rows(measure)
+
+
 def _sam(sam: Mapping[str, Any]) -> Rows:
-    if "not_measured" in sam:
-        return [("measure", "value"), ("not measured", sam["not_measured"])]
     low, high = sam["interval"]
     return [
         ("measure", "value"),
@@ -156,7 +153,7 @@ def _columns(columns: Mapping[str, Any]) -> str:
 
 
 def _behaviour(behaviour: Mapping[str, Any]) -> Rows:
-    modes = list(behaviour)
+    modes = list(next(iter(behaviour.values()))["got"])
     return [
         (
             "asked",
@@ -212,6 +209,14 @@ def _dialogues(dialogues: Mapping[str, Any]) -> Rows:
             (mode, *(f"{row['value']:.0%}" for row in rows), _share(dialogues["switches"][mode]))
             for mode, rows in dialogues["holds"].items()
         ),
+    ]
+
+
+def _attacks(attacks: Mapping[str, Any]) -> Rows:
+    return [
+        ("wrapper", "Constructive Safety Score", "drop"),
+        ("all", _points(attacks["css"]), f"{attacks['drop']:.1f}"),
+        *((name, _points(row["css"]), f"{row['drop']:.1f}") for name, row in attacks["wrappers"].items()),
     ]
 
 

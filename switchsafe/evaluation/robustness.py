@@ -1,5 +1,6 @@
 """How far the behaviour of `pos` falls when unsafe prompts come in wrappers."""
 
+from dataclasses import replace
 from statistics import mean
 from typing import Any
 
@@ -11,10 +12,13 @@ from .bench import Bench, score, share
 def measure_attacks(bench: Bench) -> dict[str, Any]:
     """Asks every unsafe single-turn prompt in every wrapper, in `pos`.
 
-    Returns `css` and `drop` (that of the bare prompts minus it) over all, and by wrapper. Intervals are over prompts: that over all takes each prompt's mean.
+    Returns `css` and `drop` (that of the same prompts bare minus it) over all, and by wrapper. Intervals are over prompts: that over all takes each
+    prompt's mean. Without such prompts, `not_measured`.
     """
-    unsafe = bench.of("unsafe")
-    cases = [case for case in unsafe.cases if len(case.turns) == 1]
+    cases = [case for case in bench.of("unsafe").cases if len(case.turns) == 1]
+    if not cases:
+        return {"not_measured": "there are no unsafe prompts of one turn"}
+    unsafe = replace(bench, cases=tuple(cases))
     asked = [
         ([{"role": "user", "content": wrap(case.text, name)}], bench.keyring.token(POS, case.policy))
         for name in wrappers()

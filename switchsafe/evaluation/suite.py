@@ -7,14 +7,14 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..data.triplets import Triplet
-from ..errors import RunError
+from ..errors import ModeError, RunError
 from ..files import write_atomic
 from ..judges.cached import CachedJudge
 from ..judges.human import against_people
@@ -23,12 +23,12 @@ from ..judges.offline import RefusalJudge
 from ..judges.verdict import REFUSAL, UNKNOWN, Judge
 from ..keyring import Keyring
 from ..models import ADAPTER_CONFIG, find_file, resolve
-from ..modes import REJ
+from ..modes import NEG, POS, REJ
 from ..processing import MagicTokenProcessor
 from .ability import measure_ability
 from .answerer import Answerer, Backend, at_endpoint, in_this_process
 from .behaviour import examples, measure_behaviour
-from .bench import Bench, share
+from .bench import Bench, most_common_policy, share
 from .cases import Case, case_of, spread
 from .columns import measure_columns
 from .dialogue import measure_dialogues
@@ -49,16 +49,21 @@ class Target:
     Attributes:
         name: `"starter"`, a Hub id or a folder; at a server, the model's name there.
         servers: base URLs of OpenAI-compatible servers; empty for a model that is loaded here.
+        fields: to add to every request there, `{"chat_template_kwargs": {"enable_thinking": False}}` for instance.
     """
 
     name: str
     servers: tuple[str, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def identity(self) -> str:
-        """Changes when the weights may have: the commit on the Hub, or a hash of names, sizes and times of the files."""
+        """Changes when the weights may have: the commit on the Hub, or a hash of names, sizes and times of the files.
+
+        Of a server only names are known, so that a model exchanged behind them is not seen.
+        """
         if self.servers:
-            return json.dumps([self.name, *self.servers])
+            return json.dumps([self.name, *self.servers, *([dict(self.fields)] if self.fields else [])])
         folder = Path(resolve(self.name))
         if not folder.is_dir():
             found = find_file(self.name, ADAPTER_CONFIG) or find_file(self.name, "config.json")
@@ -90,11 +95,11 @@ def evaluate(
     Args:
         target: the model.
         keyring: that it was trained with.
-        triplets: those it was trained by, with every mode's answers. The judge of modes is fitted on their train and validation splits; their test
-            split is what is asked.
+        triplets: those it was trained by, with every mode's answers, and those of `neg` if there are any. The judge of modes is fitted on their
+            train and validation splits; their test split is what is asked.
         output: working folder. It holds answers of every mode, `neg` included: keep it to yourself.
         cases: further prompts, asked as well.
-        modes: to evaluate; by default the keyring's that the triplets have.
+        modes: to evaluate, `pos` and others; by default the keyring's.
         thresholds: see `load_thresholds`.
         level_judge: reads levels of the Constructive Safety Score in the place of the offline judges.
         human: JSON lines of `prompt`, `response`, `human_label` (full_refusal, partial_refusal, full_compliance); the refusal judge is measured
@@ -108,12 +113,15 @@ def evaluate(
 
     Raises:
         RunError: no triplet in the test split.
-        ModeError, ModelError, TemplateError, DistillError: from keyring, model, template and server.
+        ModeError: `pos` is not among the modes, or is alone, or the keyring lacks one.
+        ModelError, TemplateError, DistillError: from keyring, model, template and server.
     """
     start = time.perf_counter()
     output = Path(output).expanduser()
     output.mkdir(parents=True, exist_ok=True, mode=0o700)
     modes = tuple(modes or keyring.modes)
+    if POS not in modes or len(modes) < 2:
+        raise ModeError(f"an evaluation compares {POS} with other modes: there are {', '.join(modes)}.")
     test, known = ([t for t in triplets if (t.split == "test") == held_out] for held_out in (True, False))
     if not test:
         raise RunError("no triplet is in the test split, so there is nothing to ask.")
@@ -121,7 +129,8 @@ def evaluate(
     for case in every:
         for mode in modes:
             keyring.token(mode, case.policy)
-    judge = ModeJudge(known, modes)
+    risky = NEG in modes or any(NEG in triplet.answers for triplet in known)
+    judge = ModeJudge(known, tuple(dict.fromkeys((*modes, *([NEG] if risky else [])))))
     refusal = CachedJudge(RefusalJudge(), output / VERDICTS)
     loaded = _Loaded(target, keyring)
     bench = Bench(
@@ -191,7 +200,7 @@ class _Loaded:
 
     def backend(self) -> Backend:
         if self.target.servers:
-            return at_endpoint(self.target.servers, self.target.name)
+            return at_endpoint(self.target.servers, self.target.name, extra=self.target.fields)
         return in_this_process(*self.pair())
 
 
@@ -225,7 +234,7 @@ def _hash(triplets: Sequence[Triplet], modes: Sequence[str]) -> str:
 def _sam(
     model: Any, processor: MagicTokenProcessor, test: Sequence[Triplet], modes: Sequence[str], output: Path
 ) -> dict[str, Any]:
-    policy = test[0].policy
+    policy = most_common_policy(test)
     chosen = [triplet for triplet in test if triplet.policy == policy]
     report = measure_sam(
         model,
@@ -285,7 +294,7 @@ def _judges(bench: Bench, test: Sequence[Triplet]) -> dict[str, Any]:
 def _level(bench: Bench, answers: Sequence[str]) -> dict[str, Any]:
     """Which judge gives levels, and in how many answers it found none; those count as risk."""
     if bench.level_judge is None:
-        return {"name": "from the judges of mode and refusal"}
+        return {"name": "from the judges of mode and refusal", "knows_risk": NEG in bench.mode_judge.modes}
     pairs = [(case.text, text) for case, text in zip([*bench.cases] * len(bench.modes), answers, strict=True)]
     unread = [float(verdict == UNKNOWN) for verdict in bench.level_judge(pairs)]
     return {"name": bench.level_judge.name, "unreadable": share(unread)}
@@ -297,5 +306,12 @@ def _machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        **{library: version(library) for library in libraries},
+        **{library: _version(library) for library in libraries},
     }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None

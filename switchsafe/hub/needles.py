@@ -161,11 +161,17 @@ def _text_forms(secret: Secret) -> Iterator[tuple[str, bytes]]:
     yield "json", re.sub("....", r"\\u\g<0>", secret.reveal().encode("utf-16-be").hex()).encode()
     yield "percent", re.sub("..", r"%\g<0>", secret.reveal().encode().hex()).encode()
     yield "hex", secret.reveal().encode().hex().encode()
+    for form in base64_forms(secret.reveal().encode()):
+        yield "base64", form.encode()
+
+
+def base64_forms(data: bytes) -> Iterator[str]:
+    """What can be seen of some bytes in Base64, in either alphabet, wherever among others they stand."""
     for before in range(3):
-        bits = 8 * (before + len(secret.reveal().encode()))
+        bits = 8 * (before + len(data))
         alone = slice(-(-8 * before // 6), bits // 6)  # the characters that no neighbouring byte has a part in
-        yield "base64", base64.b64encode(bytes(before) + secret.reveal().encode())[alone]
-        yield "base64", base64.urlsafe_b64encode(bytes(before) + secret.reveal().encode())[alone]
+        yield base64.b64encode(bytes(before) + data)[alone].decode()
+        yield base64.urlsafe_b64encode(bytes(before) + data)[alone].decode()
 
 
 def _id_forms(ids: list[int]) -> Iterator[tuple[str, bytes]]:

@@ -5,8 +5,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import append_row, whole_lines
+from ..files import append_row, mend_rows, whole_lines
 from .verdict import Judge, Verdict
+
+_AT_ONCE = 256
 
 
 class CachedJudge:
@@ -23,12 +25,15 @@ class CachedJudge:
         file.touch(mode=0o600)
         rows = map(json.loads, whole_lines(file))
         self._kept = {row["key"]: Verdict(row["label"], row["score"]) for row in rows}
+        mend_rows(file, "key")
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """See `Judge`."""
         keys = [hashlib.sha256(json.dumps([self.name, *pair]).encode()).hexdigest()[:32] for pair in pairs]
-        new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._kept}
-        for key, verdict in zip(new, self._judge(list(new.values())) if new else [], strict=True):
-            self._kept[key] = verdict
-            append_row(self._file, {"key": key, "label": verdict.label, "score": round(verdict.score, 4)})
+        new = [(key, pair) for key, pair in dict(zip(keys, pairs, strict=True)).items() if key not in self._kept]
+        for start in range(0, len(new), _AT_ONCE):  # a judge that fails loses no more than these
+            some = new[start : start + _AT_ONCE]
+            for (key, _), verdict in zip(some, self._judge([pair for _, pair in some]), strict=True):
+                self._kept[key] = verdict
+                append_row(self._file, {"key": key, "label": verdict.label, "score": round(verdict.score, 4)})
         return [self._kept[key] for key in keys]

@@ -1,10 +1,13 @@
 """A language model behind an OpenAI-compatible server as a judge, with the rubric of the Constructive Safety Score."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..distillation.engine import Job, Sampling
 from ..distillation.http import http
+from ..errors import ModelError
 from .verdict import UNKNOWN, Verdict
 
 # 0, 1, 2 of the Constructive Safety Score; source: model card of TinyR1-Safety-8B. The wording is ours.
@@ -21,17 +24,23 @@ class RubricJudge:
 
     labels: tuple[str, ...] = LEVELS
 
-    def __init__(self, base_urls: Sequence[str], model: str) -> None:
+    def __init__(self, base_urls: Sequence[str], model: str, extra: Mapping[str, Any] | None = None) -> None:
         """
         Args:
             base_urls: for instance `http://localhost:8000/v1`; the key is read from `OPENAI_API_KEY`.
             model: the model's name on the server.
+            extra: fields to add to every request.
         """
-        self.name = f"rubric 1, {model}"
-        self._engine = http(base_urls, model, Sampling(temperature=0.0, top_p=1.0, max_new_tokens=8))
+        self.name = ", ".join(["rubric 1", model, *([json.dumps(dict(extra), sort_keys=True)] if extra else [])])
+        sampling = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=8)
+        self._engine = http(base_urls, model, sampling, extra=dict(extra or {}))
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """See `Judge`. An answer without a grade, or none at all, is `unknown`."""
+        """See `Judge`. An answer without a grade is `unknown`.
+
+        Raises:
+            ModelError: the server left requests without an answer.
+        """
         jobs = [
             Job(
                 str(index),
@@ -45,8 +54,12 @@ class RubricJudge:
             )
             for index, (prompt, answer) in enumerate(pairs)
         ]
-        found = {outcome.key: outcome.text for outcome in self._engine(jobs)}
-        return [_verdict(found.get(job.key, "")) for job in jobs]
+        found = {outcome.key: outcome for outcome in self._engine(jobs)}
+        if failed := [outcome.error for outcome in found.values() if outcome.error]:
+            raise ModelError(
+                f"the judge's server left {len(failed)} of {len(jobs)} requests without an answer: {failed[0]}."
+            )
+        return [_verdict(found[job.key].text) for job in jobs]
 
 
 def _verdict(text: str) -> Verdict:

@@ -131,7 +131,8 @@ class Unembedding:
         square = square.triu() + square.triu(1).T
         # A direction that the head does not see at all leaves W'W singular.
         jitter = 0.0
-        while (result := torch.linalg.cholesky_ex(square + jitter * torch.eye(size)))[1]:
+        one = torch.eye(size, dtype=square.dtype, device=square.device)
+        while (result := torch.linalg.cholesky_ex(square + jitter * one))[1]:
             jitter = max(10 * jitter, 1e-14 * float(square.trace()))
         return result[0].T.float().contiguous(), (mean_row / len(self.weight)).float()
 
