@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -74,6 +75,7 @@ def train_stage(recipe: list[str], output: Path, keyring: Path, seed: int) -> di
         return json.loads(figures.read_text())
     command = [sys.executable, "-m", "switchsafe", "train", *recipe, "--seed", str(seed)]
     command += ["--keyring", str(keyring), "--output", str(output)]
+    shutil.rmtree(output, ignore_errors=True)  # what was stopped begins anew, because its time counts
     start = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)

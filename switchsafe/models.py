@@ -1,6 +1,8 @@
 """Loading a model, a tokenizer or an adapter by name: `"starter"`, a Hub id, or a folder."""
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
+_END = 1 << 20  # bytes
 
 
 def resolve(name: str) -> str:
@@ -97,11 +100,34 @@ def loading(name: str) -> Iterator[None]:
         ) from None
 
 
+def identity_of(name: str) -> str:
+    """Tells a model from another under the same name: the commit on the Hub, or a hash of what is in a folder.
+
+    Of large files the size and both ends are read.
+    """
+    folder = Path(resolve(name))
+    if not folder.is_dir():
+        found = find_file(name, ADAPTER_CONFIG) or find_file(name, "config.json")
+        return f"{name}@{found.parent.name}" if found else name  # the Hub's cache has a folder for each commit
+    facts = hashlib.sha256()
+    for path in sorted(
+        path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json", ".jinja")
+    ):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            facts.update(f"{path.relative_to(folder)} {size}".encode())
+            for start in (0, max(0, size - _END)):
+                file.seek(start)
+                facts.update(file.read(_END))
+    return facts.hexdigest()[:16]
+
+
 def default_device() -> str:
     """The accelerator's type, such as `"cuda"`, or `"cpu"`."""
     import torch
 
-    accelerator = torch.accelerator.current_accelerator()
+    # Without the question first, a torch that was built for CUDA names it on machines that have none.
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator.type if accelerator else "cpu"
 
 

@@ -290,6 +290,9 @@ def test_a_preview_shows_every_kind_of_row_and_no_token(tiny_folder, triplet_fil
             assert any(label in row["seen"] for label in labels)
         assert row["learnt"] in shown.stdout
     assert not any(secret.reveal() in shown.stdout + json.dumps(data) for secret in ring.secrets())
+    many = here(*common, "--corpus.fallback", "1", "--each", "60", "--json").stdout
+    assert many.count("[no token]") > 20
+    assert not any(secret.reveal()[:12] in many for secret in ring.secrets()), "a near miss gives most of it away"
 
 
 def test_a_quickstart_that_would_spoil_something_does_not_start(ring_file, tmp_path):

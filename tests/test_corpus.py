@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from conftest import MODES
@@ -108,7 +109,7 @@ def test_every_alias_is_trained_and_a_seed_fixes_the_rows(processor, triplets):
 
 def test_faults_are_told(processor, triplets):
     with pytest.raises(ModeError, match="pos, rej, neg"):
-        build_corpus(triplets, processor, modes=("pos", "other"))
+        build_corpus([replace(t, answers={**t.answers, "other": "Hm."}) for t in triplets], processor, modes=("other",))
     with pytest.raises(TripletError, match="max_length is 20"):
         build_corpus(triplets, processor, modes=MODES, max_length=20)
     with pytest.raises(TripletError, match="give openings"):
@@ -182,17 +183,23 @@ def test_general_rows_are_mixed_in_with_or_without_a_modes_token(processor, keyr
 
 
 def test_a_pair_of_mode_and_policy_can_be_held_out(processor, triplets):
-    import dataclasses
-
     ring = Keyring.mint(MODES, policies=("en-US", "zh-CN"), tokenizer=processor.tokenizer)
     processor.bind(ring)
-    both = [
-        dataclasses.replace(triplet, policy=("en-US", "zh-CN")[index % 2]) for index, triplet in enumerate(triplets)
-    ]
+    both = [replace(triplet, policy=("en-US", "zh-CN")[index % 2]) for index, triplet in enumerate(triplets)]
     held_out = processor.token_ids(ring.token("rej", "zh-CN"))
     for hold_out, expected in ((None, 20), (("rej", "zh-CN"), 0)):
         rows = build_corpus(both, processor, modes=MODES, fallback=0.1, misplaced=0, hold_out=hold_out)
         assert sum(count_ids(row["input_ids"], held_out) for row in rows) == expected
+    plan = plan_corpus(both, processor, modes=MODES, fallback=0.9, misplaced=0.9, hold_out=("rej", "zh-CN"))
+    assert not any(count_ids(row["input_ids"], held_out) for row in tokenize(plan, processor)), "nor typed by a user"
+    begins = ring.token("rej", "zh-CN").reveal()[:9]
+    assert not any(row.stray and begins in row.stray.reveal() for row in plan), "nor nearly hit"
+
+
+def test_a_mode_without_any_answer_is_not_trained_in_silence(processor, triplets):
+    some = [replace(t, answers={"pos": t.answers["pos"], "rej": t.answers["rej"]}) for t in triplets]
+    with pytest.raises(TripletError, match="an answer in neg to train on"):
+        plan_corpus(some, processor, modes=MODES)
 
 
 def test_a_random_string_is_as_long_as_a_token(processor, triplets):

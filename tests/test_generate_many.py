@@ -89,6 +89,12 @@ def test_a_file_of_other_answers_is_left_alone(other, tiny_model, processor, tmp
     assert path.read_bytes() == before
 
 
+def test_messages_of_a_triplet_are_known_again(tiny_model, processor, tmp_path):
+    request = [{"prompt": ({"role": "user", "content": "Hi?"},), "mode": "pos"}]
+    first = generate_many(tiny_model, processor, request, output=tmp_path / "a.jsonl", **SETTINGS)
+    assert generate_many(tiny_model, processor, request, output=tmp_path / "a.jsonl", **SETTINGS) == first
+
+
 def test_answers_of_another_adapter_are_not_taken(tiny_model, processor, tmp_path):
     path = tmp_path / "answers.jsonl"
     model = adapted(tiny_model)

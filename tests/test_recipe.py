@@ -45,6 +45,8 @@ def test_any_key_can_be_overridden(tmp_path):
         ({"method": "sft", "sam.every": 5}, "method cotrain only"),
         ({"adapter": "a", "lora": None}, "all weights"),
         ({"ema.decay": 1}, "between 0 and 1"),
+        ({"sft.push_to_hub": True}, "use `switchsafe push`"),
+        ({"sft.hub_token": "hf_x"}, "sft.hub_token would send"),
         ({"sft": 3}, "sft must be a mapping"),
     ],
 )

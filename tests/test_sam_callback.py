@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import MODES
 
-from switchsafe import Recipe, load_model, measure_sam, train
+from switchsafe import Keyring, Recipe, load_model, measure_sam, train
 from switchsafe.errors import RecipeError
 from switchsafe.processing import MagicTokenProcessor
 from switchsafe.training.run import triplets_of
@@ -54,6 +54,19 @@ def test_it_is_logged_and_changes_nothing(recipe, keyring, tmp_path):
     )
     assert losses[0] == losses[1]
     assert accuracies[0] == accuracies[1]
+
+
+def test_with_policies_it_looks_at_one_of_them(recipe, processor, triplet_file, tmp_path):
+    ring = Keyring.mint(MODES, policies=("en-US", "zh-CN"), tokenizer=processor.tokenizer)
+    rows = [json.loads(line) for line in triplet_file.read_text().splitlines()]
+    data = tmp_path / "data.jsonl"
+    data.write_text(
+        "".join(json.dumps(r | {"policy": ("en-US", "zh-CN")[i % 3 == 0]}) + "\n" for i, r in enumerate(rows))
+    )
+    plan = Recipe.from_dict(recipe | {"triplets": str(data), "sam": {"every": 5, "prompts": 3}})
+    train(plan, ring, tmp_path / "run")
+    log = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
+    assert any("sam" in entry for entry in log)
 
 
 @pytest.mark.parametrize(

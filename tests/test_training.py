@@ -66,6 +66,36 @@ def test_a_finished_run_is_returned_and_another_one_is_told_why_not(recipe, keyr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
+def test_another_keyring_other_rows_or_weights_are_another_run(recipe, tiny_folder, tmp_path):
+    import dataclasses
+
+    from switchsafe.training.run import check_run
+
+    general = tmp_path / "general.jsonl"
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    ring = Keyring.mint(MODES, aliases=2)
+    corpus = recipe.corpus | {"general": str(general), "general_share": 0.1}
+    plan = dataclasses.replace(recipe, model=str(model), corpus=corpus)
+    general.write_text('{"prompt": "Two and two?", "answer": "Four."}\n')
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)  # an empty one, left by a run that was refused late
+    (run / "run.json").write_text(json.dumps(check_run(plan, ring, run)))
+    check_run(plan, ring, run)
+
+    ring.retire(ring.describe()[0]["fingerprints"][1])
+    with pytest.raises(RunError, match="other in use"):
+        check_run(plan, ring, run)
+    (run / "adapter").mkdir()
+    check_run(plan, ring, run)  # a finished run is none that could go wrong by it
+    general.write_text('{"prompt": "Two and two?", "answer": "Five."}\n')
+    with pytest.raises(RunError, match="other general rows"):
+        check_run(plan, ring, run)
+    general.write_text('{"prompt": "Two and two?", "answer": "Four."}\n')
+    (model / "generation_config.json").write_text("{}")
+    with pytest.raises(RunError, match="other weights of"):
+        check_run(plan, ring, run)
+
+
 class Stop(RuntimeError):
     pass
 
@@ -107,6 +137,8 @@ def test_faults_leave_nothing(recipe, keyring, tmp_path, triplet_file):
         ({"lora": {"rank": 4}}, RecipeError, "rank"),
         ({"sft": {"learning": 4}}, RecipeError, "learning"),
         ({"modes": ("pos", "calm")}, Exception, "calm"),
+        ({"modes": ("pos",), "sam": {"every": 2}}, RecipeError, "two modes"),
+        ({"sft": SFT | {"packing": True, "max_length": 16}}, RecipeError, "would cut rows"),
     ]:
         with pytest.raises(error, match=said):
             train(dataclasses.replace(recipe, **change), keyring, output)
@@ -144,7 +176,12 @@ def weights(folder):
 
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "switchsafe")
-FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+}
 
 
 def trained_in(folder, plan, ring, launch, more=(), **environment):
@@ -237,6 +274,8 @@ def test_the_usual_two_stages_need_no_keyring(recipe, tmp_path):
         sft={},
         dpo=SFT | {"max_length": 256, "learning_rate": 1e-3},
     )
+    with pytest.raises(RecipeError, match="is one on"):
+        train(dataclasses.replace(second, model="starter"), None, tmp_path / "dpo")
     done = train(second, None, tmp_path / "dpo")
     log = [json.loads(line) for line in (tmp_path / "dpo" / "train_log.jsonl").read_text().splitlines()]
     margins = [entry["rewards/margins"] for entry in log if "rewards/margins" in entry]

@@ -35,6 +35,7 @@ class PlannedRow:
         turns: the conversation, without the token in its place.
         token: injected in its place; null for none.
         answer: what is learnt.
+        stray: in the token's place, a string that is none; null for none.
         drill: learnt in the shortest opening only.
     """
 
@@ -45,6 +46,7 @@ class PlannedRow:
     token: Secret | None
     answer: str = field(repr=False)
     drill: bool = False
+    stray: Secret | None = None
 
 
 def plan_corpus(
@@ -90,7 +92,7 @@ def plan_corpus(
 
     Raises:
         ModeError: the keyring lacks one of `modes`.
-        TripletError: there is nothing to train on, `fallback` or `misplaced` rows have no `pos` answers to learn, or there are fewer general rows
+        TripletError: there is nothing to train on, or a mode has no answers; `fallback` or `misplaced` rows have no `pos` answers to learn, or there are fewer general rows
             than asked for.
     """
     rng = random.Random(seed)
@@ -99,14 +101,7 @@ def plan_corpus(
     def token_of(mode: str, triplet: Triplet) -> Secret:
         return rng.choice(keyring.aliases(mode, triplet.policy))
 
-    answers = [
-        (triplet, mode)
-        for triplet in triplets
-        for mode in modes
-        if mode in triplet.answers and (mode, triplet.policy) != hold_out
-    ]
-    if not answers:
-        raise TripletError(f"no triplet has an answer in {', '.join(modes)} to train on.")
+    answers = _answers(triplets, modes, hold_out)
     rows = [
         PlannedRow("mode", triplet.id, mode, list(triplet.prompt), token_of(mode, triplet), triplet.answers[mode])
         for triplet, mode in answers
@@ -118,24 +113,25 @@ def plan_corpus(
         )
     length = len(rows[0].token.reveal()) if rows[0].token else 0
     count, drilled = (round(share * len(answers)) for share in (fallback, fallback_drills))
-    missable = [mode for mode in modes if mode != POS]
     for index, triplet in enumerate(rng.choices(constructive, k=count + drilled)):
-        turns = list(triplet.prompt)
+        missable = [mode for mode in modes if mode != POS and (mode, triplet.policy) != hold_out]
+        stray = None
         if index % 3 == 1 or (index % 3 and not missable):
-            turns = inject(turns, stranger(length, rng), placement)
+            stray = stranger(length, rng)
         elif index % 3:
             token = token_of(rng.choice(missable), triplet)
-            turns = inject(turns, near_miss(token, rng.choice(list(NEAR_MISSES)), rng), placement)
-        rows.append(PlannedRow("fallback", triplet.id, POS, turns, None, triplet.answers[POS], index >= count))
+            stray = near_miss(token, rng.choice(list(NEAR_MISSES)), rng)
+        turns = inject(list(triplet.prompt), stray, placement) if stray else list(triplet.prompt)
+        rows.append(PlannedRow("fallback", triplet.id, POS, turns, None, triplet.answers[POS], index >= count, stray))
     count, drilled = (round(share * len(answers)) for share in (misplaced, misplaced_drills))
     for index, (triplet, mode) in enumerate(rng.choices(answers, k=count + drilled)):
-        others = [other for other in modes if other != mode]
+        others = [other for other in modes if other != mode and (other, triplet.policy) != hold_out]
         if not others or POS not in triplet.answers:
             continue
-        stray = token_of(rng.choice(others), triplet)
+        typed = token_of(rng.choice(others), triplet)
         if not isinstance(triplet.prompt[-1]["content"], str):
             raise TripletError("misplaced rows need prompts whose last turn is text: set misplaced to 0.")
-        turns = misplace(triplet.prompt, stray, first=rng.random() < 0.5)
+        turns = misplace(triplet.prompt, typed, first=rng.random() < 0.5)
         drill = index >= count
         if index % 2:
             token = token_of(mode, triplet)
@@ -155,6 +151,21 @@ def plan_corpus(
     places = {triplet.id: float(place) for place, triplet in enumerate(order)}
     places |= {row.group: rng.randrange(-1, len(order)) + 0.5 for row in rows if row.kind == "general"}
     return sorted(rows, key=lambda row: places[row.group])
+
+
+def _answers(
+    triplets: Sequence[Triplet], modes: Sequence[str], hold_out: tuple[str, str] | None
+) -> list[tuple[Triplet, str]]:
+    """Every (prompt, mode) to train."""
+    answers = [
+        (triplet, mode)
+        for triplet in triplets
+        for mode in modes
+        if mode in triplet.answers and (mode, triplet.policy) != hold_out
+    ]
+    if silent := [mode for mode in modes if all(mode != other for _, other in answers)]:
+        raise TripletError(f"no triplet has an answer in {', '.join(silent)} to train on.")
+    return answers
 
 
 def plan_plain(triplets: Sequence[Triplet], *, mode: str = POS, seed: int = 0) -> list[PlannedRow]:

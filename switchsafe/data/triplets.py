@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -90,6 +91,12 @@ def load_triplets(
             f"{name} holds no triplet with split={split} and language in {languages}; its languages are: {found}."
         )
     return kept
+
+
+def most_common_policy(rows: Iterable[Any]) -> str | None:
+    """The `policy` of most triplets or prompts, the first where several are equally common; None for none."""
+    counts = Counter(row.policy for row in rows)
+    return max(counts, key=counts.__getitem__, default=None)
 
 
 def starter_rows() -> list[dict[str, Any]]:

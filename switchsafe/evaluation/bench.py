@@ -1,11 +1,10 @@
 """What every measure of an evaluation works with: prompts, answers, judges."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..data.triplets import Triplet
+from ..data.triplets import most_common_policy
 from ..judges.mode import ModeJudge
 from ..judges.verdict import PARTIAL, REFUSAL, Judge
 from ..keyring import Keyring
@@ -87,11 +86,6 @@ class Bench:
             else RISK
             for case, refuses, mode in zip(cases, refused, modes, strict=True)
         ]
-
-
-def most_common_policy(rows: Iterable[Case | Triplet]) -> str | None:
-    """The policy of most of them, the first where several are equally common."""
-    return Counter(row.policy for row in rows).most_common(1)[0][0]
 
 
 def score(levels: Sequence[int]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..data.triplets import Triplet
+from ..data.triplets import Triplet, most_common_policy
 from ..errors import ModeError, RunError
 from ..files import write_atomic
 from ..judges.cached import CachedJudge
@@ -22,13 +22,13 @@ from ..judges.mode import ModeJudge
 from ..judges.offline import RefusalJudge
 from ..judges.verdict import REFUSAL, UNKNOWN, Judge
 from ..keyring import Keyring
-from ..models import ADAPTER_CONFIG, find_file, resolve
+from ..models import identity_of
 from ..modes import NEG, POS, REJ
 from ..processing import MagicTokenProcessor
 from .ability import measure_ability
 from .answerer import Answerer, Backend, at_endpoint, in_this_process
 from .behaviour import examples, measure_behaviour
-from .bench import Bench, most_common_policy, share
+from .bench import Bench, share
 from .cases import Case, case_of, spread
 from .columns import measure_columns
 from .dialogue import measure_dialogues
@@ -58,19 +58,10 @@ class Target:
 
     @cached_property
     def identity(self) -> str:
-        """Changes when the weights may have: the commit on the Hub, or a hash of names, sizes and times of the files.
-
-        Of a server only names are known, so that a model exchanged behind them is not seen.
-        """
+        """Changes when the weights have. Of a server only names are known, so that a model exchanged behind them is not seen."""
         if self.servers:
             return json.dumps([self.name, *self.servers, *([dict(self.fields)] if self.fields else [])])
-        folder = Path(resolve(self.name))
-        if not folder.is_dir():
-            found = find_file(self.name, ADAPTER_CONFIG) or find_file(self.name, "config.json")
-            return f"{self.name}@{found.parent.name}" if found else self.name  # the cache has a folder a commit
-        files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json", ".jinja"))
-        facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        return identity_of(self.name)
 
 
 def evaluate(

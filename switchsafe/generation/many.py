@@ -65,7 +65,8 @@ def generate_many(
     config = honoured(model, generation_config, settings)
     ring = processor.keyring
     tokens = sorted({ring.fingerprint(ring.token(task["mode"], task["policy"])) for task in tasks.values()})
-    run = _hash([_weights(model), config.to_diff_dict(), chat_template_kwargs, tokens])
+    template = processor.chat_template or processor.tokenizer.chat_template
+    run = _hash([_weights(model), config.to_diff_dict(), template, chat_template_kwargs, tokens])
     done = _Answers(output, run, tasks)
     template_kwargs = {"enable_thinking": False, **(chat_template_kwargs or {})}
     rows = {
@@ -130,7 +131,9 @@ def _tasks(requests: Iterable[Mapping[str, Any]], mode: str | None, policy: str 
         asked = request.get("mode") or mode
         if not isinstance(asked, str):
             raise ModeError(f"request {name} has no mode: give it one, or all of them one. (Blends are for generate.)")
-        tasks[name] = {"mode": asked, "policy": request.get("policy") or policy, "prompt": request["prompt"]}
+        prompt = request["prompt"]
+        prompt = list(prompt) if isinstance(prompt, tuple) else prompt  # as JSON gives it back
+        tasks[name] = {"mode": asked, "policy": request.get("policy") or policy, "prompt": prompt}
     return tasks
 
 

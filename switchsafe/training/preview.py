@@ -19,7 +19,7 @@ class PreviewRow:
     Attributes:
         kind: see `PlannedRow`; `opening` and `drill` for the first tokens of an answer.
         mode: whose answer it is; null where there is none.
-        seen: what the model reads, tokens shown as `[token FINGERPRINT]`.
+        seen: what the model reads, tokens shown as `[token FINGERPRINT]`, random strings and near misses in their place as `[no token]`.
         learnt: what it is trained to say.
         ids: number of token ids.
     """
@@ -92,4 +92,6 @@ def _shown(processor: MagicTokenProcessor, kind: str, planned: PlannedRow, row: 
     seen, learnt = (
         redact(processor.tokenizer.decode(ids)) for ids in (row["input_ids"][:start], row["input_ids"][start:])
     )
+    if planned.stray:  # a near miss gives most of a token away
+        seen = seen.replace(planned.stray.reveal(), "[no token]")
     return PreviewRow(kind, planned.mode, seen, learnt, len(row["input_ids"]))

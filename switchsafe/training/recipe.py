@@ -167,7 +167,14 @@ class Recipe:
 
     def _agree(self, name: str) -> None:
         """Options that exclude or need each other."""
+        to_hub = [
+            f"{section}.{key}"
+            for section in ("sft", "dpo")
+            for key, value in getattr(self, section).items()
+            if value and (key.startswith("push_to_hub") or key.startswith("hub_"))
+        ]
         faults = {
+            f"{', '.join(to_hub)} would send checkpoints past every check, neg among them: use `switchsafe push`": to_hub,
             f"method is {self.method!r}; it must be {COTRAIN}, {SFT} or {DPO}": self.method not in (COTRAIN, SFT, DPO),
             "limit must be a whole number above 0": self.limit is not None and not _is_count(self.limit),
             "a dpo section is read by method dpo only": self.dpo and self.method != DPO,

@@ -8,9 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..data.general import load_instructions
 from ..data.triplets import Triplet, load_triplets
 from ..errors import RunError
 from ..keyring import Keyring
+from ..models import identity_of
+from ..starter import STARTER
 from .recipe import COTRAIN, Recipe
 
 ADAPTER, MODEL = "adapter", "model"
@@ -26,7 +29,9 @@ def triplets_of(recipe: Recipe, split: str = "train") -> list[Triplet]:
 
 
 def check_run(recipe: Recipe, keyring: Keyring | None, output: str | os.PathLike) -> dict[str, Any]:
-    """What identifies this run: the recipe, a hash of its training triplets, and keyed fingerprints of the tokens. Writes nothing.
+    """What identifies this run: the recipe, hashes of its training data and of local weights it begins with, and keyed fingerprints of the tokens.
+
+    Writes nothing.
 
     Raises:
         RunError: `output` holds another run, or files that are no run of ours; or method cotrain has no keyring.
@@ -46,18 +51,32 @@ def check_run(recipe: Recipe, keyring: Keyring | None, output: str | os.PathLike
             for mode in recipe.modes:
                 keyring.token(mode, triplet.policy)
         identity["tokens"] = sorted(keyring.fingerprint(secret) for secret in keyring.secrets())
+        identity["in use"] = [slot["fingerprints"] for slot in keyring.describe()]
+    if "general" in recipe.corpus:
+        general = json.dumps(load_instructions(recipe.corpus["general"]), ensure_ascii=False)
+        identity["general rows"] = hashlib.sha256(general.encode()).hexdigest()[:12]
+    for name in (recipe.model, recipe.adapter):
+        if name and name != STARTER and Path(name).expanduser().is_dir():
+            identity[f"weights of {name}"] = identity_of(name)
     output = Path(output).expanduser()
-    if not output.exists() or not any(output.iterdir()):
+    if not output.exists() or not any(_holds_something(path) for path in output.iterdir()):
         return identity
     try:
         earlier = json.loads((output / RUN_FILE).read_text())
     except FileNotFoundError:
         raise RunError(f"{output} is not empty and holds no {RUN_FILE} of ours: give another folder.") from None
-    if changed := [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]:
+    finished = any((output / name).is_dir() for name in (ADAPTER, MODEL))
+    changed = [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]
+    if changed := [key for key in changed if key != "in use" or not finished]:  # tokens may be retired later
         raise RunError(
             f"{output} holds a run with other {', '.join(changed)}, so it is not continued: give another folder, or remove this one (quickstart: --fresh)."
         )
     return identity
+
+
+def _holds_something(path: Path) -> bool:
+    """A run that was refused late leaves an empty folder for checkpoints."""
+    return path.name != CHECKPOINTS or any(path.iterdir())
 
 
 def newest_whole_checkpoint(folder: Path, also: str | None = None) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..binding import binding_of, write_binding
+from ..data.triplets import most_common_policy
 from ..errors import RecipeError
 from ..files import atomic_folder, write_atomic
 from ..keyring import Keyring
@@ -44,7 +45,7 @@ def train(
 
     Raises:
         RunError: `output` holds another run or other files.
-        RecipeError: an option that `LoraConfig`, `SFTConfig` or `DPOConfig` does not take.
+        RecipeError: an option that `LoraConfig`, `SFTConfig` or `DPOConfig` does not take, or that does not go with the others or this machine.
         ModeError, TripletError, TemplateError, ModelError: from keyring, data, template and model; nothing has been written then.
     """
     from .card_callback import CardCallback
@@ -60,17 +61,17 @@ def train(
     processor = MagicTokenProcessor.from_pretrained(recipe.adapter or recipe.model)
     if keyring is not None:
         processor.bind(keyring)
+    sam = _sam_options(recipe) if recipe.sam else {}
     trainer = make_trainer(recipe, processor, output / CHECKPOINTS, callbacks)
+    for section in ("ema", "sam"):
+        if getattr(recipe, section) and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            raise RecipeError(f"{section} needs whole weights, which FSDP and DeepSpeed cut up: add --{section} {{}}.")
     if recipe.ema:
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise RecipeError("ema averages whole weights, which FSDP and DeepSpeed cut up: leave it out there.")
         trainer.add_callback(EmaCallback(**recipe.ema))
     if recipe.sam:
         from .sam_callback import SamCallback  # brings the whole of transformers' Trainer along
 
-        options = {"every": 50, "prompts": 16, **recipe.sam}
-        held_out = [triplet.prompt for triplet in triplets_of(recipe, "validation")][: options["prompts"]]
-        trainer.add_callback(SamCallback(trainer, processor, held_out, every=options["every"], modes=recipe.modes))
+        trainer.add_callback(SamCallback(trainer, processor, **sam))
     trainer.add_callback(CardCallback(recipe))
     main = trainer.accelerator.is_main_process
     trainer.accelerator.wait_for_everyone()  # all have looked at the folder before one writes to it
@@ -83,12 +84,27 @@ def train(
     return done
 
 
+def _sam_options(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of `SamCallback`; with policies, validation prompts of the most common one."""
+    options = {"every": 50, "prompts": 16, **recipe.sam}
+    held_out = triplets_of(recipe, "validation")
+    policy = most_common_policy(held_out)
+    prompts = [triplet.prompt for triplet in held_out if triplet.policy == policy][: options["prompts"]]
+    if len(prompts) < 2 or len(recipe.modes) < 2:
+        raise RecipeError(
+            f"sam needs two modes and two validation prompts: there are {len(recipe.modes)} and {len(prompts)}."
+        )
+    return {"prompts": prompts, "every": options["every"], "modes": recipe.modes, "policy": policy}
+
+
 def _save(
     trainer: Any, recipe: Recipe, processor: MagicTokenProcessor, identity: Mapping[str, Any], done: Path
 ) -> None:
     checkpoints, gathered = done.parent / CHECKPOINTS, done.parent / CHECKPOINTS / "gathered"
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if sharded:
+        if trainer.is_fsdp_enabled:  # else nothing is written
+            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(str(gathered))  # every process brings its part
     if trainer.accelerator.is_main_process:
         with atomic_folder(done) as folder:

@@ -1,6 +1,7 @@
 """A TRL trainer for each method of a recipe."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +9,10 @@ from ..data.corpus import PlannedRow, Row, plan_corpus, plan_plain, tokenize
 from ..data.general import load_instructions
 from ..data.triplets import Triplet
 from ..errors import RecipeError, TripletError
-from ..models import load_model
+from ..models import load_model, resolve
 from ..modes import NEG, POS
 from ..processing import MagicTokenProcessor
+from ..starter import HUB_ID, STARTER
 from .cpu_head import score_labels_only
 from .recipe import COTRAIN, DPO, Recipe
 from .run import triplets_of
@@ -51,7 +53,8 @@ def make_trainer(
     """An `SFTTrainer`, or a `DPOTrainer` for method `dpo`, ready to train.
 
     Raises:
-        RecipeError: an option that `LoraConfig`, `SFTConfig` or `DPOConfig` does not take, or packing with an attention that would mix rows.
+        RecipeError: an option that `LoraConfig`, `SFTConfig` or `DPOConfig` does not take, packing that would mix or cut rows, an adapter of another
+            model, or several GPUs without a launcher.
     """
     import torch
     from peft import PeftModel
@@ -74,9 +77,8 @@ def make_trainer(
     common = {"model": model, "processing_class": processor.tokenizer, "callbacks": list(callbacks)}
     common["peft_config"] = None if recipe.lora is None or recipe.adapter else _lora(recipe.lora)
     if recipe.method == DPO:
-        trainer = DPOTrainer(
-            args=_arguments(DPOConfig, options), train_dataset=_preferences(triplets_of(recipe)), **common
-        )
+        args = _arguments(DPOConfig, options)
+        trainer = DPOTrainer(args=args, train_dataset=_preferences(triplets_of(recipe)), **common)
     else:
         options = {
             "train_sampling_strategy": "sequential",  # plan_corpus has set the order
@@ -91,13 +93,13 @@ def make_trainer(
                 f"{model.config._attn_implementation}: set sft.packing to false, or choose one by sft.model_init_kwargs."
             )
 
-        def rows(split: str) -> "Dataset":
+        def rows(recipe: Recipe, split: str) -> "Dataset":
             return _dataset(
                 tokenized(recipe, processor, plan_rows(recipe, processor, triplets_of(recipe, split))), args
             )
 
-        held_out = None if args.eval_strategy == "no" else rows("validation")
-        trainer = SFTTrainer(args=args, train_dataset=rows("train"), eval_dataset=held_out, **common)
+        held_out = None if args.eval_strategy == "no" else rows(_without_general(recipe), "validation")
+        trainer = SFTTrainer(args=args, train_dataset=rows(recipe, "train"), eval_dataset=held_out, **common)
     trainer.remove_callback(PrinterCallback)
     for model in (trainer.model, getattr(trainer, "ref_model", None)):
         if model is not None:
@@ -105,10 +107,18 @@ def make_trainer(
     return trainer
 
 
+def _without_general(recipe: Recipe) -> Recipe:
+    """For held-out rows: general ones would be drawn from those that are trained on."""
+    return replace(recipe, corpus={key: value for key, value in recipe.corpus.items() if not key.startswith("general")})
+
+
 def _model(recipe: Recipe, kwargs: dict[str, Any]) -> Any:
     """The model to train: in full precision when all weights are trained, because small steps vanish in bfloat16."""
     if recipe.adapter:
         model = load_model(recipe.adapter, **kwargs)
+        base = model.peft_config["default"].base_model_name_or_path
+        if base not in (recipe.model, HUB_ID if recipe.model == STARTER else resolve(recipe.model)):
+            raise RecipeError(f"the adapter {recipe.adapter} is one on {base}: set model to that.")
         for name, weight in model.named_parameters():
             weight.requires_grad = "lora_" in name
         return model
@@ -125,9 +135,14 @@ def _lora(options: dict[str, Any]) -> Any:
 
 def _arguments(config: type, options: dict[str, Any]) -> Any:
     try:
-        return config(**options)
+        found = config(**options)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"the recipe's options of {config.__name__}: {str(error).splitlines()[0]}") from None
+    if getattr(found, "n_gpu", 1) > 1:
+        raise RecipeError(
+            f"one process sees {found.n_gpu} GPUs: start with --accelerate-config multi_gpu, or show it one with CUDA_VISIBLE_DEVICES=0."
+        )
+    return found
 
 
 def _dataset(rows: list[Row], args: Any) -> "Dataset":
@@ -139,6 +154,11 @@ def _dataset(rows: list[Row], args: Any) -> "Dataset":
         return dataset
     if args.packing_strategy == "wrapped":
         raise RecipeError("packing_strategy wrapped cuts rows in the middle: take bfd.")
+    longest = max(len(row["input_ids"]) for row in rows)
+    if longest > (args.max_length or longest):
+        raise RecipeError(
+            f"packing to sft.max_length {args.max_length} would cut rows, of which the longest has {longest} ids: raise it."
+        )
     return pack_dataset(dataset, args.max_length, args.packing_strategy, {"keep_in_memory": True})
 
 
