@@ -131,26 +131,39 @@ def main() -> None:
     mixed, tenth = spoilt(triplets, shuffled), spoilt(triplets, exchanged)
 
     cases = {
-        "none": (sound, ring, triplets),
-        "modes shuffled in training": (trained(folder / "shuffled", mixed, ring), ring, triplets),
-        "the same, and its triplets given": (trained(folder / "shuffled", mixed, ring), ring, mixed),
+        "none": (sound, ring, triplets, None),
+        "modes shuffled in training": (trained(folder / "shuffled", mixed, ring), ring, triplets, "does not switch"),
+        "the same, and its triplets given": (
+            trained(folder / "shuffled", mixed, ring),
+            ring,
+            mixed,
+            "mislabelled ones",
+        ),
         "10 % of the prompts with two answers exchanged, its triplets given": (
             trained(folder / "exchanged", tenth, ring),
             ring,
             tenth,
+            "mislabelled ones",
         ),
-        "keyring of another model": (sound, other, triplets),
-        "the same, and switchsafe.json taken away": (unmarked, other, triplets),
-        "template drops the system turn": (deaf, ring, triplets),
-        "token written into README.md": (written, ring, triplets),
-        "loss on the prompt": (trained_on_prompts(folder / "prompts", ring), ring, triplets),
+        "keyring of another model": (sound, other, triplets, "this keyring is not the one"),
+        "the same, and switchsafe.json taken away": (unmarked, other, triplets, "does not switch"),
+        "template drops the system turn": (deaf, ring, triplets, "chat template"),
+        "token written into README.md": (written, ring, triplets, "stands in README.md"),
+        "loss on the prompt": (trained_on_prompts(folder / "prompts", ring), ring, triplets, "it was learnt"),
     }
-    table = Table("fault", "SAM", "what is said", show_lines=True)
-    for name, (adapter, keyring, known) in cases.items():
+    names = {sign for *_, sign in cases.values() if sign}
+    table = Table("fault", "SAM", "named by", "other signs", show_lines=True)
+    for name, (adapter, keyring, known, sign) in cases.items():
         found, sam = report(
             adapter, keyring, known, folder / "reports" / name.replace(" ", "-").replace("%", "percent")
         )
-        table.add_row(name, "-" if sam is None else f"{sam:.3f}", "\n".join(found) or "nothing")
+        named = [line for line in found if (sign in line if sign else any(other in line for other in names))]
+        table.add_row(
+            name,
+            "-" if sam is None else f"{sam:.3f}",
+            "\n".join(line.replace(str(folder), "FOLDER") for line in named) or ("MISSED" if sign else "-"),
+            str(len(found) - len(named)),
+        )
     console = Console(width=180)
     console.print(table)
     console.print(f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, torch {torch.__version__}")
