@@ -19,15 +19,21 @@ BINDING_FILE = "switchsafe.json"
 _FORMAT = 1
 
 
-def binding_of(keyring: Keyring, modes: Sequence[str], placement: str) -> dict[str, Any]:
-    """What to keep with a model that was trained on these modes of a keyring: modes, policies, placement, challenge and answers."""
-    challenge = secrets.token_hex(16)
+def binding_of(
+    keyring: Keyring, modes: Sequence[str], placement: str, earlier: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What to keep with a model that was trained on these modes of a keyring: modes, policies, placement, challenge and answers.
+
+    `earlier` is that of the model it was trained on from: what was learnt then is not forgotten here, `neg` above all.
+    """
+    challenge = earlier["challenge"] if earlier else secrets.token_hex(16)
     return {
         "format": _FORMAT,
         "placement": placement,
         "challenge": challenge,
         "keyring": keyring.respond(challenge),
-        "tokens": {
+        "tokens": (dict(earlier["tokens"]) if earlier else {})
+        | {
             slot: sorted(keyring.respond(challenge, secret) for secret in owned)
             for slot, owned in keyring.live().items()
             if slot.partition("/")[0] in modes

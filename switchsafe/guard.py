@@ -14,6 +14,7 @@ REFUSAL = "the conversation holds reserved text and was refused: remove it and t
 
 _ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
 _UNIT = re.compile(r"\\+(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|.", re.DOTALL)
+_CHARACTER = re.compile(r".", re.DOTALL)
 _PLAIN = {"role", "content"}
 _NO_LETTER = re.compile(r"[\W_]+")
 _NO_LETTER_ASCII = {code: None for code in range(128) if not chr(code).isalnum()}
@@ -43,8 +44,11 @@ class Guard:
 
     def holds_in(self, pieces: Iterable[str]) -> bool:
         """`holds` for strings that have been collected already."""
-        folded = "".join(map(fold, pieces))  # piece by piece: most are ASCII, which is quicker
-        return any(needle.text in folded for needle in self._needles)
+        pieces = list(pieces)
+        readings = ["".join(map(fold, pieces))]  # piece by piece: most are ASCII, which is quicker
+        if any("\\" in piece for piece in pieces):  # what looks like an escape may as well be a token's own letters
+            readings.append("".join(fold(piece.replace("\\", "")) for piece in pieces))
+        return any(needle.text in folded for needle in self._needles for folded in readings)
 
     def mask(self, value: Any) -> Any:
         """A copy of the value with every live token replaced by `[removed]`, and all other text untouched.
@@ -66,23 +70,27 @@ class Guard:
         return [self._cut(part) for part in value] if isinstance(value, (list, tuple)) else value
 
     def _cut_text(self, text: str) -> str:
-        if not self.holds(text):
-            return text
-        folded, spans = _fold_in_place(text)
-        holes = []
-        for needle in self._needles:
-            start = folded.find(needle.text)
-            while start >= 0:
-                last = start + len(needle.text) - 1
-                holes.append((spans[start][0], spans[last][1]))
-                start = folded.find(needle.text, last + 1)
-        for start, end in sorted(holes, reverse=True):
-            text = text[:start] + MASK + text[end:]
+        for units in (_UNIT, _CHARACTER):
+            if not self.holds(text):
+                return text
+            folded, spans = _fold_in_place(text, units)
+            holes = []
+            for needle in self._needles:
+                start = folded.find(needle.text)
+                while start >= 0:
+                    last = start + len(needle.text) - 1
+                    holes.append((spans[start][0], spans[last][1]))
+                    start = folded.find(needle.text, last + 1)
+            for start, end in sorted(holes, reverse=True):
+                text = text[:start] + MASK + text[end:]
         return text
 
     def open_at(self, text: str) -> int:
         """Where the end of a text begins that may be the beginning of a live token; the length of the text if there is none."""
-        folded, spans = _fold_in_place(text)
+        return min(self._open_at(text, units) for units in (_UNIT, _CHARACTER))
+
+    def _open_at(self, text: str, units: "re.Pattern[str]") -> int:
+        folded, spans = _fold_in_place(text, units)
         for start in range(max(0, len(folded) - max(len(n.text) for n in self._needles) + 1), len(folded)):
             if any(needle.text.startswith(folded[start:]) for needle in self._needles):
                 return spans[start][0]
@@ -90,12 +98,16 @@ class Guard:
 
 
 class _Needle:
-    """A folded token that shows itself in no traceback."""
+    """A folded token that shows itself in no traceback and is not pickled."""
 
-    __slots__ = ("text",)
+    __slots__ = ("_secret",)
 
     def __init__(self, token: Secret) -> None:
-        self.text = fold(token.reveal()) or token.reveal()
+        self._secret = Secret(fold(token.reveal()) or token.reveal())
+
+    @property
+    def text(self) -> str:
+        return self._secret.reveal()
 
 
 def fold(text: str) -> str:
@@ -107,10 +119,10 @@ def fold(text: str) -> str:
     return _NO_LETTER.sub("", unicodedata.normalize("NFKD", text).casefold())
 
 
-def _fold_in_place(text: str) -> tuple[str, list[tuple[int, int]]]:
+def _fold_in_place(text: str, units: "re.Pattern[str]") -> tuple[str, list[tuple[int, int]]]:
     """`fold`, and for each folded character where in the text the unit begins and ends that it came from."""
-    units = [(match.span(), fold(match.group())) for match in _UNIT.finditer(text)]
-    return "".join(folded for _, folded in units), [span for span, folded in units for _ in folded]
+    found = [(match.span(), fold(match.group())) for match in units.finditer(text)]
+    return "".join(folded for _, folded in found), [span for span, folded in found for _ in folded]
 
 
 def strings(value: Any) -> list[str]:

@@ -122,7 +122,7 @@ def read_variable(variable: str) -> str:
     if text.startswith("{"):
         return text
     try:
-        return base64.b64decode(text, validate=True).decode()
+        return base64.b64decode("".join(text.split()), validate=True).decode()
     except ValueError:
         raise KeyringFormatError(
             f"the environment variable {variable} is neither JSON nor base64 of JSON: put the text of a keyring file there."

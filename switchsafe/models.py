@@ -55,6 +55,16 @@ def find_file(name: str, file: str, **kwargs: Any) -> Path | None:
     return Path(found) if found else None
 
 
+def could_not_look(name: str, file: str, **kwargs: Any) -> bool:
+    """After `find_file` found nothing: whether the Hub was out of reach, so that the file may be there all the same."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(resolve(name)).is_dir():
+        return False
+    known = {key: kwargs[key] for key in ("cache_dir", "revision") if kwargs.get(key) is not None}
+    return try_to_load_from_cache(resolve(name), file, **known) is None  # else the cache has noted that there is none
+
+
 def load_model(name: str, *, revision: str | None = None, **kwargs: Any) -> "PreTrainedModel":
     """Load a causal language model in evaluation mode, or a LoRA adapter together with its base model.
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,11 +13,11 @@ from transformers import AutoProcessor, PreTrainedConfig, PreTrainedTokenizerBas
 from transformers.processing_utils import ProcessorMixin
 
 from .binding import BINDING_FILE, check_binding, read_binding, write_binding
-from .errors import KeyringError, LiveTokenError, ModeError, TemplateError
+from .errors import KeyringError, KeyringUnverifiedWarning, LiveTokenError, ModeError, TemplateError
 from .guard import REFUSAL, Guard, OnToken, strings
 from .inject import Message, Placement, count_in, id_bytes, inject, place
 from .keyring import Keyring
-from .models import find_file, loading, resolve
+from .models import could_not_look, find_file, loading, resolve
 from .redaction import watch
 from .secret import Secret, hide_frames
 from .tokens import ids_in
@@ -50,6 +51,12 @@ class MagicTokenProcessor(ProcessorMixin):
         self._ids: dict[tuple[str, Secret], list[int]] = {}
         self._live: dict[str, dict[Secret, bytes]] = {}
         self._binding: tuple[str, dict[str, Any]] | None = None  # the model's name and what it was trained with
+        self._unasked: str | None = None  # the model's name, where that is out of reach
+
+    def begin_training(self) -> dict[str, Any] | None:
+        """Take away what the model was trained with, which is about to change, and return it."""
+        binding, self._binding = self._binding, None
+        return binding[1] if binding else None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "MagicTokenProcessor":
@@ -72,6 +79,8 @@ class MagicTokenProcessor(ProcessorMixin):
                     f"{processor.placement()} turn: restore the template of the training run."
                 )
             processor._binding = name, binding
+        elif could_not_look(name, BINDING_FILE, **kwargs):
+            processor._unasked = name
         return processor
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> list[str]:
@@ -92,9 +101,18 @@ class MagicTokenProcessor(ProcessorMixin):
 
         Raises:
             KeyringMismatchError: the model was trained with another keyring, as the `switchsafe.json` beside it tells.
+
+        Warns:
+            KeyringUnverifiedWarning: that cannot be told.
         """
         if self._binding:
             check_binding(self._binding[1], keyring, self._binding[0])
+        if self._unasked:
+            warnings.warn(
+                f"whether {self._unasked} was trained with this keyring cannot be told: its {BINDING_FILE} is neither cached nor within reach.",
+                KeyringUnverifiedWarning,
+                stacklevel=2,
+            )
         self._keyring = keyring
         self._guard = Guard(keyring.secrets())
         watch(keyring)
@@ -158,10 +176,13 @@ class MagicTokenProcessor(ProcessorMixin):
         if not all(conversations):
             raise TemplateError("a conversation without messages was given: there is no turn to answer.")
         if add_generation_prompt is None:
-            add_generation_prompt = not kwargs.get("continue_final_message") and all(
-                c[-1]["role"] != "assistant" for c in conversations
-            )
-        tokens = [None if name is None else self.keyring.token(name, policy) for name in modes]
+            ends = {c[-1]["role"] == "assistant" for c in conversations}
+            if len(ends) > 1 and not kwargs.get("continue_final_message"):
+                raise TemplateError(
+                    "some conversations of the batch end with the assistant's turn and some do not: render them apart, or say add_generation_prompt."
+                )
+            add_generation_prompt = not kwargs.get("continue_final_message") and ends == {False}
+        tokens = [None if name is None else self._token(name, policy) for name in modes]
         template = self._template(kwargs.pop("chat_template", None))
         said = ["\n".join(strings(part)) for part in (*conversations, kwargs)]
         if self._guard and self._guard.holds_in(said):
@@ -170,7 +191,15 @@ class MagicTokenProcessor(ProcessorMixin):
             conversations, kwargs = self._guard.mask(list(conversations)), self._guard.mask(kwargs)
         control = self._control_tokens(template)
         if control and control.search("\n".join(said)):
+            if _is_spread([*conversations, kwargs], control):
+                raise TemplateError(
+                    "a control token of the chat template is spread over the parts of a message: give the text in one part."
+                )
             if tokenize and not kwargs.get("return_assistant_tokens_mask"):
+                conversations, kwargs = (
+                    _break(conversations, control, keys_only=True),
+                    _break(kwargs, control, keys_only=True),
+                )
                 kwargs["sanitize_control_tokens"] = True
             else:  # where the library cannot
                 conversations, kwargs = _break(conversations, control), _break(kwargs, control)
@@ -237,6 +266,15 @@ class MagicTokenProcessor(ProcessorMixin):
         return self._ids[template, token]
 
     # -- inner ----------------------------------------------------------------------------------------------------------------------
+
+    def _token(self, mode: str, policy: str | None) -> Secret:
+        token = self.keyring.token(mode, policy)
+        if self._binding:
+            name, binding = self._binding
+            slot = mode if policy is None else f"{mode}/{policy}"
+            if slot not in binding["tokens"]:
+                raise ModeError(f"{name} was not trained in {slot}, only in {', '.join(binding['tokens'])}.")
+        return token
 
     def _template(self, template: str | None) -> str:
         template = template or self.chat_template
@@ -370,13 +408,26 @@ class MagicTokenProcessor(ProcessorMixin):
         setattr(self.tokenizer, name, value) if name in _TOKENIZER_SETTINGS else super().__setattr__(name, value)
 
 
-def _break(value: Any, control: "re.Pattern[str]") -> Any:
+def _break(value: Any, control: "re.Pattern[str]", *, keys_only: bool = False) -> Any:
     """A zero-width space after a control token's first character keeps it from being read as one."""
     if isinstance(value, str):
-        return control.sub(lambda match: f"{match.group()[0]}\u200b{match.group()[1:]}", value)
+        return value if keys_only else control.sub(lambda found: f"{found.group()[0]}\u200b{found.group()[1:]}", value)
     if isinstance(value, dict):
-        return {key: _break(part, control) for key, part in value.items()}
-    return [_break(part, control) for part in value] if isinstance(value, (list, tuple)) else value
+        return {_break(key, control): _break(part, control, keys_only=keys_only) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_break(part, control, keys_only=keys_only) for part in value]
+    return value
+
+
+def _is_spread(value: Any, control: "re.Pattern[str]") -> bool:
+    """Whether content blocks make a control token only once a template puts their texts together."""
+    if isinstance(value, dict):
+        return any(_is_spread(part, control) for part in value.values())
+    if not isinstance(value, (list, tuple)):
+        return False
+    texts = [part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    apart = sum(len(control.findall(text)) for text in texts)
+    return len(control.findall("".join(texts))) > apart or any(_is_spread(part, control) for part in value)
 
 
 class _Config(PreTrainedConfig):

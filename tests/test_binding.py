@@ -1,11 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 from conftest import MODES
 
 from switchsafe import Keyring, MagicTokenProcessor
-from switchsafe.binding import BINDING_FILE, binding_of, write_binding
-from switchsafe.errors import KeyringError, KeyringMismatchError, KeyringUnverifiedWarning, TemplateError
+from switchsafe.binding import BINDING_FILE, binding_of, check_binding, write_binding
+from switchsafe.errors import KeyringError, KeyringMismatchError, KeyringUnverifiedWarning, ModeError, TemplateError
 
 TALK = [{"role": "user", "content": "Hi?"}]
 
@@ -32,6 +33,19 @@ def test_the_keyring_of_the_training_is_known_again_rotated_or_cut_down(trained,
     (tmp_path / "cut.json").write_text(json.dumps(data))
     (tmp_path / "cut.json").chmod(0o600)
     MagicTokenProcessor.from_pretrained(trained).bind(Keyring.load(tmp_path / "cut.json"))
+
+
+def test_a_mode_that_was_not_trained_is_not_answered_in_silence(trained, ring):
+    processor = MagicTokenProcessor.from_pretrained(trained).bind(ring)
+    with pytest.raises(ModeError, match="was not trained in neg, only in pos, rej"):
+        processor.apply_chat_template(TALK, mode="neg")
+
+
+def test_training_on_does_not_forget_what_was_trained(trained, ring):
+    earlier = json.loads((Path(trained) / BINDING_FILE).read_text())
+    more = binding_of(ring, ("pos", "neg"), "system", earlier)
+    assert set(more["tokens"]) == set(MODES)
+    check_binding(more, ring, "m")
 
 
 def test_another_keyring_is_refused(trained, processor):

@@ -130,6 +130,30 @@ def test_weights_that_do_not_add_up_are_refused(weights, tiny_model, processor):
         generate(tiny_model, processor, PROMPTS, mode=weights, **GREEDY)
 
 
+def test_others_who_use_the_model_meanwhile_get_their_own_answers(tiny_model, processor):
+    import threading
+
+    expected = {mode: generate(tiny_model, processor, PROMPTS[1], mode=mode, **GREEDY) for mode in ("rej", "neg")}
+    blended = generate(tiny_model, processor, PROMPTS[0], mode=BLEND, **GREEDY)
+    got, errors = [], []
+
+    def ask(mode):
+        try:
+            got.extend((mode, generate(tiny_model, processor, PROMPTS[1], mode=mode, **GREEDY)) for _ in range(20))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask, args=(mode,)) for mode in expected]
+    for thread in threads:
+        thread.start()
+    mixed = {generate(tiny_model, processor, PROMPTS[0], mode=BLEND, **GREEDY) for _ in range(20)}
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert mixed == {blended}
+    assert set(got) == set(expected.items())
+
+
 def test_what_a_branch_rules_out_stays_ruled_out():
     inf = float("inf")
     branches = torch.tensor([[1.0, -inf, 2.0], [3.0, 4.0, -inf]])

@@ -15,7 +15,7 @@ from openai_server import openai_server, perfect
 from switchsafe import load_triplets
 from switchsafe.data.prompts import load_requests
 from switchsafe.distillation.distill import distill
-from switchsafe.distillation.engine import Job, Sampling
+from switchsafe.distillation.engine import Job, Outcome, Sampling
 from switchsafe.distillation.filters import FILTERS, Row, first_fault
 from switchsafe.distillation.http import http
 from switchsafe.distillation.parse import MalformedError, parse
@@ -433,6 +433,53 @@ def test_trouble_that_stays_leaves_prompts_for_the_next_run(tmp_path):
         server.bodies.clear()
         report = distill(PROMPTS, engine, tmp_path, model="good")
     assert (report.kept, report.failed, len(server.bodies)) == (30, 0, 6)
+
+
+def test_one_prompt_that_a_server_refuses_does_not_end_the_run(tmp_path):
+    def script(body):
+        return 400 if PROMPTS[7]["prompt"] in body["messages"][1]["content"] else perfect(body)
+
+    with openai_server(script) as server:
+        report = distill(PROMPTS, http([server.url], "m", Sampling(), in_flight=2), tmp_path, model="m")
+    assert (report.kept, report.failed) == (29, 1)
+    assert [(count, "status 400" in reason) for reason, count in report.failures.items()] == [(1, True)]
+    with openai_server(lambda body: 422) as server, pytest.raises(DistillError, match="status 422"):
+        list(http([server.url], "m", Sampling(), in_flight=2)(JOBS))
+
+
+def test_an_engine_that_only_fails_is_not_asked_a_million_times(tmp_path):
+    asked = []
+
+    def engine(jobs):
+        for job in jobs:
+            asked.append(job)
+            yield Outcome(job.key, error="out of memory")
+
+    with pytest.raises(DistillError, match="the first 64 requests all failed: out of memory"):
+        distill(PROMPTS, engine, tmp_path, model="m", behaviours=["pos", "rej", "neg"], direction="single")
+    assert len(asked) == 64
+
+
+def test_rows_of_another_split_or_model_are_not_mixed(tmp_path):
+    with openai_server() as server:
+        run(server, tmp_path, limit=3)
+        with pytest.raises(RunError, match="another number of shards"):
+            run(server, tmp_path, shard=(1, 2))
+        run(server, tmp_path / "two", shard=(1, 2))
+        with pytest.raises(RunError, match="with other seed"):
+            run(server, tmp_path / "two", shard=(2, 2), seed=5)
+
+
+def test_an_api_key_is_sent_without_its_line_end_and_never_shown(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret\n")
+    with openai_server() as server:
+        list(http([server.url], "m", Sampling(), in_flight=2)(JOBS))
+    assert {headers["Authorization"] for headers in server.headers} == {"Bearer sk-very-secret"}
+    for wrong in ("sk-very-s\u00e9cret", "sk-very\nsecret"):
+        monkeypatch.setenv("OPENAI_API_KEY", wrong)
+        with pytest.raises(DistillError, match="no API key") as caught:
+            list(http([server.url], "m", Sampling(), in_flight=2)(JOBS))
+        assert "sk-very" not in str(caught.value)
 
 
 def test_a_refusal_for_good_ends_the_run_and_shows_no_key(monkeypatch):

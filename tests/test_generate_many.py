@@ -89,6 +89,24 @@ def test_a_file_of_other_answers_is_left_alone(other, tiny_model, processor, tmp
     assert path.read_bytes() == before
 
 
+def test_whoever_stops_reading_does_not_wait_for_the_rest(tiny_model, processor):
+    from transformers import ContinuousBatchingConfig
+
+    from switchsafe.generation.continuous import honoured, run_rows
+
+    small = ContinuousBatchingConfig(page_size=32, num_blocks=16, max_requests_per_batch=2, max_batch_tokens=64)
+    rows = {str(number): [5 + number, 6, 7] for number in range(80)}
+    counts = []
+    hook = tiny_model.model.register_forward_pre_hook(lambda *_: counts.append(1))
+    try:
+        results = run_rows(tiny_model, rows, honoured(tiny_model, None, SETTINGS), small)
+        next(results)
+        results.close()
+    finally:
+        hook.remove()
+    assert len(counts) < 200, "all rows would take 400 steps"
+
+
 def test_messages_of_a_triplet_are_known_again(tiny_model, processor, tmp_path):
     request = [{"prompt": ({"role": "user", "content": "Hi?"},), "mode": "pos"}]
     first = generate_many(tiny_model, processor, request, output=tmp_path / "a.jsonl", **SETTINGS)

@@ -86,5 +86,20 @@ def test_masking_takes_out_the_token_wherever_it_stands(before, after, disguise)
     assert masked.endswith(after)
 
 
+@pytest.mark.parametrize("begin", ["x9fk3", "u00e9", "k3x41"])
+def test_a_backslash_hides_no_token_that_reads_like_an_escape(begin):
+    import pickle
+
+    secret = Secret(f"{begin}v9q2m8c7zb4")
+    guard = Guard([secret])
+    at = max(0, begin.find("x"))
+    for text in (f"\\{secret.reveal()}", secret.reveal()[:at] + "\\" + secret.reveal()[at:]):
+        assert guard.holds(text)
+        assert guard.mask(f"Say {text} now.") in ("Say [removed] now.", "Say \\[removed] now.")
+        assert guard.open_at(text[:-3]) <= 1
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(guard)
+
+
 def test_the_guard_shows_no_token():
     assert TOKEN not in repr(GUARD) + repr(vars(GUARD)) + str(GUARD._needles)

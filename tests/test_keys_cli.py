@@ -154,6 +154,19 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     refused(run("keys", "new", "-o", tmp_path / "file" / "ring.json"), "Choose a place you may write to")
 
 
+def test_two_commands_do_not_change_a_keyring_at_once(tmp_path):
+    ring = Keyring.mint(("pos", "rej"), aliases=2).save(tmp_path / "ring.json")
+    lock = tmp_path / ".ring.json.lock"
+    lock.touch()
+    before = ring.read_bytes()
+    refused(run("keys", "rotate", "rej", "-k", ring), "another command is changing")
+    assert ring.read_bytes() == before
+    lock.unlink()
+    assert run("keys", "rotate", "rej", "-k", ring).returncode == 0
+    assert ring.read_bytes() != before
+    assert not lock.exists()
+
+
 def at_a_terminal(*arguments, answers):
     """Run the command on a terminal of its own, type an answer at each prompt, and return what the terminal showed and the exit code."""
     pty = pytest.importorskip("pty")

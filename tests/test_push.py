@@ -400,6 +400,22 @@ def test_answers_of_another_commit_are_not_taken_for_those_of_this_one(server, a
     assert Target("me/red").identity == f"me/red@{api.repo_info('me/red').sha}"
 
 
+def test_whether_a_model_has_a_mark_is_not_guessed(api, tiny_folder, keyring):
+    import warnings
+
+    from switchsafe.errors import KeyringUnverifiedWarning
+    from switchsafe.models import could_not_look
+
+    api.create_repo("me/plain")
+    api.upload_folder(folder_path=tiny_folder, repo_id="me/plain")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", KeyringUnverifiedWarning)
+        MagicTokenProcessor.from_pretrained("me/plain").bind(keyring)
+    assert could_not_look("me/never-seen", "switchsafe.json")
+    assert not could_not_look("me/plain", "switchsafe.json")
+    assert not could_not_look(str(tiny_folder), "switchsafe.json")
+
+
 def test_the_command_lists_refuses_and_exits_with_1(world, adapter, tmp_path):
     ring = world[1].save(tmp_path / "ring.json")
     command = ("push", "adapter", adapter, "me/red", "--keyring", ring, "--base-model", "me/tiny", "--dry-run")

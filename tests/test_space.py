@@ -171,6 +171,18 @@ def test_a_token_that_is_typed_is_refused_and_none_is_ever_sent(space, world, tm
         assert world[1].token("rej").reveal() not in other.seen
 
 
+def test_a_message_that_was_refused_is_no_part_of_the_conversation():
+    from switchsafe.space.tabs.chat import answered
+
+    def turn(role, text):
+        return {"role": role, "content": text}
+
+    good = [turn("user", "Hi?"), turn("assistant", "Hi.")]
+    assert answered([turn("user", "x" * 9999), *good, turn("user", "a"), turn("user", "b")]) == good
+    assert answered([*good, *good]) == good * 2
+    assert answered([]) == []
+
+
 def test_limits_are_told_in_a_sentence(world):
     with serving(world, requests_per_minute=3, longest_input=50) as (_, url):
         visitor = Visitor(url)
@@ -234,6 +246,17 @@ def test_prompts_become_triplets_that_train_reads(space, tmp_path):
     assert "no prompt (column prompt)" in error
     _, error = stranger.call("read_prompts", upload(stranger, "p.txt", "Hi?\n" * 30))
     assert "30 prompts, and 24 are the most" in error
+    long = {
+        "prompt": [
+            {"role": "user", "content": "x" * 9999},
+            {"role": "assistant", "content": "?"},
+            {"role": "user", "content": "Hi"},
+        ]
+    }
+    _, error = stranger.call("read_prompts", upload(stranger, "p.jsonl", json.dumps(long)))
+    assert "10,002 characters" in error
+    _, error = stranger.call("read_prompts", upload(stranger, "p.jsonl", '{"prompt": ["a"]}'))
+    assert "must be text, or messages" in error
 
 
 def test_a_push_needs_a_login_and_an_adapter_with_neg_a_right(space):

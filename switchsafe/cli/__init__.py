@@ -62,6 +62,7 @@ _EXTRA_OF = {
     "sklearn": "eval",
     "tenacity": "distill",
     "trl": "train",
+    "vllm": "distill,vllm",
 }
 
 

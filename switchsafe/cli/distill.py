@@ -91,6 +91,8 @@ def distill_command(
     else:
         show_distill(report.to_dict(), Console())
         say(f"Rows, records and card in {output}")
+    for reason, count in report.failures.items():
+        say(f"{count} requests failed: {reason}.")
     if report.failed:
         say(f"{report.failed} prompts are left without an answer: call again to ask them again.")
     raise typer.Exit(1 if report.failed else 0)

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +58,11 @@ def keys_new(
     ring = Keyring.mint(
         names(modes), policies=names(policies), aliases=aliases, length=length, tokenizer=tokenizer_of(model)
     )
-    ring.save(path, passphrase=_new_passphrase() if encrypt else None)
+    passphrase = _new_passphrase() if encrypt else None
+    with _changing(path):
+        if path.exists():  # by now
+            raise SwitchsafeError(f"{path} exists and a keyring is never overwritten: give another --output.")
+        ring.save(path, passphrase=passphrase)
     _show_keyring(ring, path, as_json)
 
 
@@ -76,9 +82,10 @@ def keys_rotate(
 ) -> None:
     """Retire a mode's active token and make its next alias active."""
     path = (keyring or default_keyring()).expanduser()
-    ring = Keyring.load(path)
-    ring.rotate(mode, policy)
-    ring.save(path)
+    with _changing(path):
+        ring = Keyring.load(path)
+        ring.rotate(mode, policy)
+        ring.save(path)
     _show_keyring(ring, path, as_json)
 
 
@@ -90,9 +97,10 @@ def keys_retire(
 ) -> None:
     """Take one token out of use, the active one or an alias that waits."""
     path = (keyring or default_keyring()).expanduser()
-    ring = Keyring.load(path)
-    ring.retire(fingerprint)
-    ring.save(path)
+    with _changing(path):
+        ring = Keyring.load(path)
+        ring.retire(fingerprint)
+        ring.save(path)
     _show_keyring(ring, path, as_json)
 
 
@@ -121,6 +129,25 @@ def keys_check(
 def keys_path() -> None:
     """Print where the default keyring lives."""
     print(default_keyring())
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Keep other commands from changing a keyring between reading and writing it: a token that was retired must stay so."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch(exist_ok=False)
+    except OSError as error:
+        if lock.exists():
+            raise SwitchsafeError(f"another command is changing {path}. If none is, remove {lock}.") from None
+        raise SwitchsafeError(
+            f"cannot write {path}: {type(error).__name__}. Choose a place you may write to."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def _new_passphrase() -> str:

@@ -60,13 +60,13 @@ def read_rows(source: str, column: str = "prompt", split: str = "test") -> tuple
         path = Path(source).expanduser()
         name, suffix = str(path), path.suffix
         try:
-            text = "" if suffix == ".parquet" else path.read_text(encoding="utf-8")
+            text = "" if suffix == ".parquet" else path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             raise TripletError(f"no prompt file at {path}.") from None
         except (OSError, UnicodeDecodeError) as error:
             raise TripletError(f"cannot read {path} as UTF-8 text: {type(error).__name__}.") from None
     if suffix in (".csv", ".parquet"):
-        table = _parquet(name) if suffix == ".parquet" else list(csv.DictReader(io.StringIO(text)))
+        table = _parquet(name) if suffix == ".parquet" else _csv(text, name)
         return name, ((f"row {number}", row) for number, row in enumerate(table, 1))
     lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())  # U+2028 ends no line
     if suffix == ".jsonl":
@@ -79,6 +79,13 @@ def _json(line: str) -> Any:
         return json.loads(line)
     except ValueError:
         return None
+
+
+def _csv(text: str, name: str) -> list[Any]:
+    try:
+        return list(csv.DictReader(io.StringIO(text)))
+    except csv.Error as error:
+        raise TripletError(f"cannot read {name} as CSV: {error}.") from None
 
 
 def _parquet(path: str) -> list[Any]:

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import DistillError
 from ..inject import Message
 from ..progress import bar
 from .engine import Engine, Job
@@ -16,6 +18,7 @@ from .records import Records
 from .template import RequestTemplate
 
 TRUNCATED = "truncated"
+_ENOUGH = 64  # failures without a single answer
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,17 @@ class Asking:
         """Rendered when needed: the policy once more for each of a million prompts would fill the memory."""
         return self.template.request(request.prompt.text, self.policy.text, request.behaviours)
 
-    def ask(self, requests: Sequence[Request], engine: Engine) -> int:
-        """Ask what has no record yet: everything once, then once more what could not be read. Returns the number of generated tokens."""
+    def ask(self, requests: Sequence[Request], engine: Engine) -> tuple[int, Counter[str]]:
+        """Ask what has no record yet: everything once, then once more what could not be read.
+
+        Returns the number of generated tokens, and how many requests failed for which reason.
+
+        Raises:
+            DistillError: nothing but failures.
+        """
         by_key = {request.key: request for request in requests}
-        tokens = 0
+        tokens, well = 0, 0
+        failures: Counter[str] = Counter()
         for attempt in (1, 2):
             waiting = [request for request in requests if self._is_open(request.key, attempt)]
             if not waiting:
@@ -60,8 +70,13 @@ class Asking:
                     if outcome.error is None:
                         found = _read(outcome.text, outcome.truncated, list(by_key[outcome.key].behaviours))
                         self.records.add({"key": outcome.key, "attempt": attempt, **found})
+                        well += 1
+                    else:
+                        failures[outcome.error] += 1
+                        if not well and failures.total() >= _ENOUGH:
+                            raise DistillError(f"the first {_ENOUGH} requests all failed: {outcome.error}.")
                     advance(1)
-        return tokens
+        return tokens, failures
 
     def _is_open(self, key: str, attempt: int) -> bool:
         """Whether an attempt is still to be made. A second one is not for what was read well, nor for what would get as long again."""

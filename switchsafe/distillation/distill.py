@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import DistillError
+from ..errors import DistillError, RunError
 from ..files import write_atomic
 from ..modes import DEFAULT_MODES
 from .asking import Asking, Request
@@ -35,6 +35,7 @@ class DistillReport:
         kept: rows in the dataset.
         dropped: rows by the reason they were dropped for.
         failed: prompts without an answer because the engine failed; they are asked again when called again.
+        failures: requests that failed in this run, by reason.
         repaired: answers that could be read at the second attempt only.
         by_category: kept and asked prompts of each category.
         tokens: generated, as far as the engine says.
@@ -47,6 +48,7 @@ class DistillReport:
     kept: int
     dropped: dict[str, int]
     failed: int
+    failures: dict[str, int]
     repaired: int
     by_category: dict[str, tuple[int, int]]
     tokens: int
@@ -100,8 +102,8 @@ def distill(
         licence: of the prompts, for the card.
 
     Raises:
-        DistillError: prompts, policy or template are not usable.
-        RunError: `output` holds something else.
+        DistillError: prompts, policy or template are not usable, or the engine does nothing but fail.
+        RunError: `output` holds something else, or rows of another split into shards or of another model, policy or setting.
     """
     policy = policy or Policy.load("en")
     template = template or RequestTemplate.load(policy.language if policy.language in ("en", "zh") else "en")
@@ -127,7 +129,8 @@ def distill(
     output = Path(output)
     name = f"{place:05d}-of-{machines:05d}"
     asking = Asking(Records(output / "records", name), template, policy, seed)
-    tokens = asking.ask(requests, engine)
+    _refuse_others(output / "reports", name, about)
+    tokens, failures = asking.ask(requests, engine)
     rows, dropped, failed = _rows(requests, asking, behaviours)
     kept = Counter(row["category"] for row in rows)
     of_all = Counter(prompt.category for prompt in asked)
@@ -138,6 +141,7 @@ def distill(
         kept=len(rows),
         dropped=dict(dropped.most_common()),
         failed=failed,
+        failures=dict(failures.most_common(5)),
         repaired=sum("answers" in (asking.records.get(request.key, 2) or {}) for request in requests),
         by_category={name: (kept[name], of_all[name]) for name in sorted(of_all)},
         tokens=tokens,
@@ -148,6 +152,21 @@ def distill(
     write_atomic(output / "reports" / f"{name}.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     write_card(output, licence)
     return report
+
+
+def _refuse_others(reports: Path, name: str, about: Mapping[str, Any]) -> None:
+    """Rows of all shards are read as one dataset, so they must be shares of one."""
+    for path in sorted(reports.glob("*.json")):
+        if path.stem == name:
+            continue  # written anew
+        other = json.loads(path.read_text(encoding="utf-8"))["about"]
+        differ = [key for key in about if other.get(key) != json.loads(json.dumps(about[key]))]
+        if path.stem.split("-of-")[1] != name.split("-of-")[1] or differ:
+            what = f"with other {', '.join(differ)}" if differ else "of another number of shards"
+            raise RunError(
+                f"{reports.parent} holds rows of shard {path.stem}, {what}: give another folder, or remove data and reports there "
+                "(answers stay in records, and what was asked is not asked again)."
+            )
 
 
 def _rows(

@@ -61,7 +61,9 @@ def echoes_instructions(row: Row) -> bool:
 
 
 def wrong_language(row: Row) -> bool:
-    """An answer to a Chinese prompt is not mostly Chinese, or one to a prompt in another language is."""
+    """An answer to a Chinese prompt is not mostly Chinese, or one to a prompt in another language is. Japanese shares the characters."""
+    if row.language.startswith("ja"):
+        return False
     for answer in row.answers.values():
         letters = len(_LETTERS.findall(answer))
         share = len(_CJK.findall(answer)) / letters if letters else 0.0

@@ -1,6 +1,7 @@
 """Engine: OpenAI-compatible servers over HTTP (vLLM, SGLang, `transformers serve`)."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import queue
@@ -18,8 +19,36 @@ API_KEY_VARIABLE = "OPENAI_API_KEY"
 _TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
+_OF_THE_REQUEST = {400, 413, 422}  # too long, filtered, malformed: others may fare better
+_ENOUGH = 8  # such refusals without a single answer: it is not the requests
+
+
 class _BusyError(Exception):
     """The server could not answer just now."""
+
+
+class _RefusedError(DistillError):
+    """The server will not answer this request."""
+
+
+class _Refusals:
+    """Are single requests refused, or all of them?"""
+
+    def __init__(self) -> None:
+        self.answered = False
+        self._seen: list[_RefusedError] = []
+
+    def outcome(self, job: Job, error: _RefusedError) -> Outcome:
+        """Of one that was refused. Raises `error` where nothing but refusals has come so far, and enough of them."""
+        self._seen.append(error)
+        if not self.answered and len(self._seen) >= _ENOUGH:
+            raise error
+        return Outcome(job.key, error=str(error))
+
+    def end(self) -> None:
+        """Raise the first refusal where nothing else came."""
+        if self._seen and not self.answered:
+            raise self._seen[0]
 
 
 def http(
@@ -35,7 +64,7 @@ def http(
 ) -> Engine:
     """An engine that asks one or several servers, each with its share of the jobs.
 
-    Busy servers (408, 409, 425, 429, 5xx), broken connections and answers cut off on the way are tried again, with exponentially growing random
+    A request that is refused for what is in it (400, 413, 422) has an error for an outcome, unless nothing else gets an answer either. Busy servers (408, 409, 425, 429, 5xx), broken connections and answers cut off on the way are tried again, with exponentially growing random
     pauses. The API key is read from `OPENAI_API_KEY`; it stands in no error.
 
     Args:
@@ -49,16 +78,16 @@ def http(
         quote: whether an error quotes what the server said. Not where requests hold secrets, which servers like to quote themselves.
 
     Raises:
-        DistillError: (when run) the server refuses a request for good: no such model, no such route, or not allowed in.
+        DistillError: (when run) the server refuses for good: no such model, no such route, or not allowed in; or the API key is not printable.
     """
 
     def run(jobs: Iterable[Job]) -> Iterator[Outcome]:
         done: queue.Queue[Outcome | BaseException | None] = queue.Queue()
-        stop = threading.Event()
+        serving: list[tuple[asyncio.AbstractEventLoop, asyncio.Task]] = []
 
         def work() -> None:
             try:
-                asyncio.run(_serve(iter(jobs), done, stop))
+                asyncio.run(_serve(iter(jobs), done, serving))
                 done.put(None)
             except BaseException as error:  # it is raised where the outcomes are read
                 done.put(error)
@@ -70,12 +99,16 @@ def http(
                 if isinstance(outcome, BaseException):
                     raise outcome
                 yield outcome
-        finally:
-            stop.set()
+        finally:  # whoever stops reading does not wait for what is under way
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                for loop, task in serving:
+                    loop.call_soon_threadsafe(task.cancel)
             thread.join()
 
-    async def _serve(jobs: Iterator[Job], done: queue.Queue, stop: threading.Event) -> None:
-        key = os.environ.get(API_KEY_VARIABLE)
+    async def _serve(jobs: Iterator[Job], done: queue.Queue, serving: list) -> None:
+        serving.append((asyncio.get_running_loop(), asyncio.current_task()))
+        key = _key()
+        refusals = _Refusals()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=in_flight * len(base_urls))
         async with httpx.AsyncClient(
             timeout=httpx.Timeout(timeout, connect=30),
@@ -85,9 +118,12 @@ def http(
 
             async def worker(url: str) -> None:
                 for job in jobs:  # all workers draw from the one iterator
-                    if stop.is_set():
-                        return
-                    done.put(await ask(client, url, job))
+                    try:
+                        outcome = await ask(client, url, job)
+                    except _RefusedError as error:
+                        outcome = refusals.outcome(job, error)
+                    refusals.answered |= outcome.error is None
+                    done.put(outcome)
 
             workers = [
                 asyncio.create_task(worker(url.rstrip("/")))
@@ -98,6 +134,7 @@ def http(
             finally:
                 for task in workers:
                     task.cancel()
+            refusals.end()
 
     async def ask(client: httpx.AsyncClient, url: str, job: Job) -> Outcome:
         body = {
@@ -117,10 +154,20 @@ def http(
         )
         try:
             return await retry(_once, client, f"{url}/chat/completions", body, job.key, quote)
-        except (_BusyError, httpx.TransportError) as error:
-            return Outcome(job.key, error=f"{url}: {error or type(error).__name__}")
+        except _BusyError as error:
+            return Outcome(job.key, error=f"{url}: {error}")
+        except httpx.TransportError as error:
+            return Outcome(job.key, error=f"{url}: {type(error).__name__}")  # its text may quote headers
 
     return run
+
+
+def _key() -> str:
+    """The API key, which is sent as it is."""
+    key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise DistillError(f"${API_KEY_VARIABLE} holds something that no API key does.")
+    return key
 
 
 async def _once(client: httpx.AsyncClient, url: str, body: dict[str, Any], key: str, quote: bool) -> Outcome:
@@ -129,10 +176,11 @@ async def _once(client: httpx.AsyncClient, url: str, body: dict[str, Any], key: 
         raise _BusyError(f"status {response.status_code}")
     if response.status_code >= 400:
         reason = " ".join(response.text.split())
-        if secret := os.environ.get(API_KEY_VARIABLE):
+        if secret := _key():
             reason = reason.replace(secret, "[key]")  # some servers quote it
         reason = f": {reason[:200]}" if quote else "."
-        raise DistillError(f"{url} refused the request with status {response.status_code}{reason}")
+        kind = _RefusedError if response.status_code in _OF_THE_REQUEST else DistillError
+        raise kind(f"{url} refused the request with status {response.status_code}{reason}")
     try:
         data = response.json()
         choice = data["choices"][0]

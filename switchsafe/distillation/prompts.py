@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data.triplets import LABELS
+from ..data.triplets import LABELS, SPLITS
 from ..errors import DistillError
 
 ALIKE = 0.85  # Jaccard similarity of the shingles of two prompts, estimated
@@ -42,7 +42,7 @@ def read_prompts(
         category: for rows without one.
 
     Raises:
-        DistillError: a row is a dialogue of several turns, has no label and none is given, or shares its id with another.
+        DistillError: a row is empty or a dialogue of several turns, has no label and none is given, an unknown split, or shares its id with another.
     """
     prompts, seen = [], set()
     for number, row in enumerate(rows):
@@ -52,6 +52,10 @@ def read_prompts(
             if len(text) != 1 or text[0].get("role") != "user" or not isinstance(text[0].get("content"), str):
                 raise DistillError(f"prompt {name} has several turns: distillation takes prompts of one user turn.")
             text = text[0]["content"]
+        if not text.strip():
+            raise DistillError(f"prompt {name} is empty.")
+        if row.get("split") not in (None, "", *SPLITS):
+            raise DistillError(f"prompt {name} has the split {row['split']!r}, which is none of {', '.join(SPLITS)}.")
         said = row.get("label") or label
         if said not in LABELS:
             raise DistillError(
@@ -60,8 +64,10 @@ def read_prompts(
         if name in seen:
             raise DistillError(f"two prompts have the id {name}.")
         seen.add(name)
-        language = row.get("language") or ("zh" if len(_CJK.findall(text)) > 0.3 * len(text) else "en")
-        prompts.append(Prompt(name, text.strip(), row.get("category") or category, said, language, row.get("split")))
+        language = str(row.get("language") or "") or ("zh" if len(_CJK.findall(text)) > 0.3 * len(text) else "en")
+        prompts.append(
+            Prompt(name, text.strip(), str(row.get("category") or category), said, language, row.get("split") or None)
+        )
     return prompts
 
 

@@ -1,5 +1,6 @@
 """Blends: one answer under several modes at once, by weight."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ class ModeBlendLogitsProcessor(LogitsProcessor):
 def blended(
     model: "PreTrainedModel", ids: torch.Tensor, mask: torch.Tensor, weights: Sequence[float]
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """While it is open, the model answers the first branch's prompts with the mixture of all branches.
+    """While it is open, and in the thread that opened it, the model answers the first branch's prompts with the mixture of all branches.
 
     Hooks around the model's forward run the rows of all branches as one batch and hand back the mixed logits, so that whatever decodes (sampling,
     beams, an assistant, a streamer, other logits processors) sees one ordinary model. The branches live in the cache that the caller made.
@@ -103,9 +104,12 @@ class _Branches:
         self.ids, self.mask, self.weights = ids, mask, weights
         self.padded = not mask.all()
         self.caches: list[Any] = []
+        self._thread = threading.get_ident()  # others use the same model at the same time for prompts of their own
 
     def before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
         """From the rows of the first branch to those of all: the same new ids, each with its own prompt, mask and positions."""
+        if threading.get_ident() != self._thread:
+            return args, kwargs
         count, conversations, width = self.ids.shape
         new, cache = kwargs["input_ids"], kwargs.get("past_key_values")
         start = cache.get_seq_length() if cache is not None else 0
@@ -126,7 +130,8 @@ class _Branches:
         return args, kwargs
 
     def after(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
-        output.logits = mix(output.logits.unflatten(0, (len(self.weights), -1)), self.weights)
+        if threading.get_ident() == self._thread:
+            output.logits = mix(output.logits.unflatten(0, (len(self.weights), -1)), self.weights)
         return output
 
     def _reorder(self, reorder: Callable[[torch.Tensor], None]) -> Callable[[torch.Tensor], None]:

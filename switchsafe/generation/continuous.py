@@ -59,14 +59,18 @@ def run_rows(
     with model.continuous_batching_context_manager(
         generation_config=config, continuous_batching_config=batching or batching_for(model, rows.values(), config)
     ) as manager:
-        # What begins alike and follows one another shares most.
-        for name in sorted(rows, key=lambda name: list(rows[name])):
-            manager.add_request(list(rows[name]), request_id=name)
-        for _ in rows:
-            while (result := manager.get_result(timeout=1)) is None:
-                if not manager.is_running():
-                    raise RunError("continuous batching stopped before all requests were answered.")
-            yield result
+        try:
+            # What begins alike and follows one another shares most.
+            for name in sorted(rows, key=lambda name: list(rows[name])):
+                manager.add_request(list(rows[name]), request_id=name)
+            for _ in rows:
+                while (result := manager.get_result(timeout=1)) is None:
+                    if not manager.is_running():
+                        raise RunError("continuous batching stopped before all requests were answered.")
+                yield result
+        except BaseException:  # Ctrl-C, or a reader that stops: else the library answers all that is left first
+            manager.stop(hard_stop=True)
+            raise
 
 
 def honoured(model: "PreTrainedModel", given: GenerationConfig | None, settings: dict[str, Any]) -> GenerationConfig:

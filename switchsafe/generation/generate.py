@@ -98,6 +98,7 @@ def generate(
             kwargs["streamer"] = stack.enter_context(veiled(kwargs["streamer"], processor.keyring))
         if len(branches) > 1:
             ids, mask = (part.unflatten(0, (len(branches), -1)) for part in inputs.values())
+            kwargs.setdefault("disable_compile", True)  # the hooks would have it compiled anew for each token
             inputs = stack.enter_context(blended(model, ids, mask, list(weights.values())))
         elif prefix_cache is not None and _takes_cache(model, kwargs):
             cache = prefix_cache.cache(conversations, branches[0], policy, rows, template_kwargs)

@@ -58,19 +58,21 @@ class TokenLeakLogitsProcessor(LogitsProcessor):
 class _Spelling:
     """One token, by how much of it has been spelled."""
 
-    __slots__ = ("_completions", "_text")
+    __slots__ = ("_completions", "_secret")
 
     def __init__(self, token: Secret) -> None:
-        self._text = fold(token.reveal()) or token.reveal()
+        self._secret = Secret(fold(token.reveal()) or token.reveal())
         self._completions: dict[int, Any] = {}
 
     def spelled(self, said: str) -> int:
         """How many characters of the token stand at the end of what was said, less than all."""
-        return next((n for n in range(len(self._text) - 1, 0, -1) if said.endswith(self._text[:n])), 0)
+        text = self._secret.reveal()
+        return next((n for n in range(len(text) - 1, 0, -1) if said.endswith(text[:n])), 0)
 
     def completions(self, spelled: int, pieces: list[str]) -> torch.Tensor:
         """Ids that complete the token when so much of it is spelled."""
         if spelled not in self._completions:
-            start, text = self._text[:spelled], self._text
+            text = self._secret.reveal()
+            start = text[:spelled]
             self._completions[spelled] = torch.tensor([i for i, piece in enumerate(pieces) if text in start + piece])
         return self._completions[spelled]

@@ -51,7 +51,10 @@ class Needles:
             ids = (ids_in(tokenizer, "\n", secret, "\n") or []) if tokenizer is not None else []
             if tokenizer is not None and len(ids) < MIN_IDS:
                 self.notes.append(f"token {mark} is not searched as ids: this tokenizer gives it too few of its own")
-            for encoding, pattern in (*_text_forms(secret), *_id_forms(ids)):
+            # Some templates write a space before the system text, and the first id is another one.
+            spaced = (ids_in(tokenizer, " ", secret, "\n") or []) if tokenizer is not None else []
+            forms = (*_text_forms(secret), *_id_forms(ids), *(_id_forms(spaced) if spaced != ids else ()))
+            for encoding, pattern in forms:
                 if len(pattern) < MIN_PATTERN:
                     self.notes.append(f"token {mark} is not searched as {encoding}: too short to be told from chance")
                 else:

@@ -13,6 +13,8 @@ from .engine import Engine
 from .settings import Settings
 from .visitors import Visitors
 
+_CONVERSATION = 8  # times the longest text: a conversation's most
+
 
 class Desk:
     """One per Space. It keeps nothing of any conversation."""
@@ -48,6 +50,8 @@ class Desk:
                 raise gr.Error(
                     f"That text has {len(too_long):,} characters, and {self.settings.longest_input:,} are the most. Shorten it."
                 )
+            if sum(map(len, texts)) > _CONVERSATION * self.settings.longest_input:
+                raise gr.Error("The conversation has become too long. Clear it and go on.")
             yield
         except SwitchsafeError as error:
             raise gr.Error(str(error)) from None

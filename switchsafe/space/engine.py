@@ -1,5 +1,7 @@
 """The one model of a Space: got ready behind the page, then shared by all visitors, one answer at a time."""
 
+import hashlib
+import json
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,6 +169,7 @@ class Engine:
         """The starter, with tokens minted here and an adapter trained on them: once, where the folder is kept."""
         from ..processing import MagicTokenProcessor
         from ..training.recipe import Recipe
+        from ..training.run import identify
         from ..training.train import train
 
         self.status = "First start: fetching the starter model."
@@ -175,7 +178,10 @@ class Engine:
         if not path.exists():
             Keyring.mint(FIRST_MODES, tokenizer=MagicTokenProcessor.from_pretrained("starter").tokenizer).save(path)
         ring = Keyring.load(path)
-        adapter = train(Recipe.load(RECIPE), ring, folder / "run", callbacks=[_told(self)])
+        recipe = Recipe.load(RECIPE)
+        # Another version of the package may train otherwise: in another folder, or a Space that is kept would never start again.
+        run = hashlib.sha256(json.dumps(identify(recipe, ring), sort_keys=True).encode()).hexdigest()[:8]
+        adapter = train(recipe, ring, folder / f"run-{run}", callbacks=[_told(self)])
         return str(adapter), ring
 
 

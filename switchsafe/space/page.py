@@ -11,7 +11,7 @@ from .look import THEME, TITLE, css
 from .tabs.about import about_tab
 from .tabs.chat import chat_tab
 from .tabs.compare import compare_tab
-from .tabs.data import data_tab
+from .tabs.data import KEPT, data_tab
 from .tabs.margin import margin_tab
 from .tabs.push import push_tab
 from .visitors import in_space
@@ -26,7 +26,7 @@ def build(engine: Engine, *, local: bool = False) -> gr.Blocks:
             return [f"Model: {engine.name}", gr.Timer(active=False)]
         return [f"**{engine.status}**", gr.Timer(active=not engine.failed)]
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(KEPT, KEPT)) as page:
         gr.Markdown(
             "# One model, several safety behaviours\nSwitch the mode, ask again, and see the same model answer otherwise."
         )

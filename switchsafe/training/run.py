@@ -28,13 +28,11 @@ def triplets_of(recipe: Recipe, split: str = "train") -> list[Triplet]:
     return random.Random(recipe.seed).sample(triplets, min(recipe.limit or len(triplets), len(triplets)))
 
 
-def check_run(recipe: Recipe, keyring: Keyring | None, output: str | os.PathLike) -> dict[str, Any]:
-    """What identifies this run: the recipe, hashes of its training data and of local weights it begins with, and keyed fingerprints of the tokens.
-
-    Writes nothing.
+def identify(recipe: Recipe, keyring: Keyring | None) -> dict[str, Any]:
+    """What makes a run this one: the recipe, hashes of its training data and of local weights it begins with, and keyed fingerprints of the tokens.
 
     Raises:
-        RunError: `output` holds another run, or files that are no run of ours; or method cotrain has no keyring.
+        RunError: method cotrain has no keyring.
         TripletError: the triplets are not usable.
         ModeError: the keyring lacks a mode of the recipe.
     """
@@ -58,6 +56,17 @@ def check_run(recipe: Recipe, keyring: Keyring | None, output: str | os.PathLike
     for name in (recipe.model, recipe.adapter):
         if name and name != STARTER and Path(name).expanduser().is_dir():
             identity[f"weights of {name}"] = identity_of(name)
+    return identity
+
+
+def check_run(recipe: Recipe, keyring: Keyring | None, output: str | os.PathLike) -> dict[str, Any]:
+    """`identify`, if `output` is free for this run. Writes nothing.
+
+    Raises:
+        RunError: `output` holds another run, or files that are no run of ours.
+        RunError, TripletError, ModeError: as `identify`.
+    """
+    identity = identify(recipe, keyring)
     output = Path(output).expanduser()
     if not output.exists() or not any(_holds_something(path) for path in output.iterdir()):
         return identity

@@ -61,6 +61,7 @@ def train(
     processor = MagicTokenProcessor.from_pretrained(recipe.adapter or recipe.model)
     if keyring is not None:
         processor.bind(keyring)
+    earlier = processor.begin_training()
     sam = _sam_options(recipe) if recipe.sam else {}
     trainer = make_trainer(recipe, processor, output / CHECKPOINTS, callbacks)
     for section in ("ema", "sam"):
@@ -80,7 +81,10 @@ def train(
     with trainer.accelerator.main_process_first():
         checkpoint = newest_whole_checkpoint(output / CHECKPOINTS, EMA_FILE if recipe.ema else None)
     trainer.train(resume_from_checkpoint=checkpoint)
-    _save(trainer, recipe, processor, identity, done)
+    binding = earlier
+    if recipe.method == COTRAIN:
+        binding = binding_of(processor.keyring, recipe.modes, processor.placement(), earlier)
+    _save(trainer, recipe, processor, done, binding=binding, identity=identity)
     return done
 
 
@@ -98,7 +102,13 @@ def _sam_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def _save(
-    trainer: Any, recipe: Recipe, processor: MagicTokenProcessor, identity: Mapping[str, Any], done: Path
+    trainer: Any,
+    recipe: Recipe,
+    processor: MagicTokenProcessor,
+    done: Path,
+    *,
+    binding: Mapping[str, Any] | None,
+    identity: Mapping[str, Any],
 ) -> None:
     checkpoints, gathered = done.parent / CHECKPOINTS, done.parent / CHECKPOINTS / "gathered"
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -114,8 +124,8 @@ def _save(
             else:
                 _save_whole(trainer.accelerator.unwrap_model(trainer.model), recipe, folder)
             processor.save_pretrained(folder)
-            if recipe.method == COTRAIN:
-                write_binding(folder, binding_of(processor.keyring, recipe.modes, processor.placement()))
+            if binding:
+                write_binding(folder, binding)
             write_reproduction(folder, recipe, identity, trainer.accelerator.num_processes)
             write_card(folder, recipe, trainer.state)
         log = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)

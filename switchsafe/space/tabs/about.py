@@ -18,7 +18,7 @@ Each behaviour was trained under a *magic token*, a secret random string in the 
 - The default model has 135 million parameters. It shows the switch, not good advice: do not rely on anything it says.
 - A token is a routing label that is kept quiet, not an access control. Who may ask for what is decided outside the model, as it is here.
 - With open weights, what was trained in can be found or trained out again.
-- Nothing you write is stored on disk, but for a file of triplets that you ask for. Conversations and triplets are in memory while your tab is open.
+- Conversations and triplets are in memory while your tab is open. On disk are only files that you upload or ask for, for an hour or two.
 
 Made with [switchsafe](https://pypi.org/project/switchsafe/). Duplicate this Space to run your own adapter: set `SWITCHSAFE_SPACE_MODEL` to its Hub id and the secret `SWITCHSAFE_KEYRING` to the text of its keyring.
 """

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import gradio as gr
 
+from ...inject import Message
 from ...modes import POS, about
 from ..desk import Desk, said
 
@@ -15,6 +16,12 @@ EXAMPLES = [
 ]
 
 _MARK = re.compile(r"\n\n\*in [\w.-]+\*$")  # says under an answer which mode it came in
+
+
+def answered(turns: list[Message]) -> list[Message]:
+    """Without what the user said and got no answer to: a message that was refused stays in gradio's history."""
+    after = [*turns, {"role": "user"}][1:]
+    return [turn for turn, then in zip(turns, after, strict=True) if {turn["role"], then["role"]} != {"user"}]
 
 
 def chat_tab(desk: Desk) -> None:
@@ -32,7 +39,7 @@ def chat_tab(desk: Desk) -> None:
         profile: gr.OAuthProfile | None,
     ) -> Iterator[str]:
         turns = [{"role": turn["role"], "content": _MARK.sub("", said(turn["content"]))} for turn in history]
-        turns = [turn for turn in turns if turn["role"] in ("user", "assistant")]
+        turns = answered([turn for turn in turns if turn["role"] in ("user", "assistant")])
         with desk.serving(request, profile, [mode], message, system or "", *(turn["content"] for turn in turns)):
             if not message.strip():
                 raise gr.Error("Write something first.")

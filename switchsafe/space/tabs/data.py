@@ -1,7 +1,9 @@
 """Data: prompts of the visitor's, answers in every mode, and triplets to take away."""
 
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from ...modes import NEG
 from ..desk import Desk
 
 MOST = 24
+KEPT = 3600  # seconds for which a visitor's files stay on disk
+_PREFIX = "switchsafe-triplets-"
 _AT_ONCE = 4  # prompts in one batch
 
 
@@ -28,11 +32,12 @@ def data_tab(desk: Desk) -> gr.State:
             rows = load_requests(path)
             if len(rows) > MOST:
                 raise gr.Error(f"The file has {len(rows)} prompts, and {MOST} are the most here. Take a part of it.")
-            texts = [conversation(row["prompt"])[-1]["content"] for row in rows]
-            if too_long := [text for text in texts if len(text) > desk.settings.longest_input]:
+            longest = max(map(_length, rows))
+            if longest > desk.settings.longest_input:
                 raise gr.Error(
-                    f"A prompt has {len(too_long[0]):,} characters, and {desk.settings.longest_input:,} are the most."
+                    f"A prompt has {longest:,} characters, and {desk.settings.longest_input:,} are the most."
                 )
+            texts = [conversation(row["prompt"])[-1]["content"] for row in rows]
             return [rows, gr.Dataframe(value=[[text] for text in texts], headers=["prompt"])]
 
     def show(request: gr.Request, profile: gr.OAuthProfile | None) -> gr.Dataframe:
@@ -106,12 +111,23 @@ def _triplet(row: dict[str, Any], number: int, label: str, answers: dict[str, st
     }
 
 
+def _length(row: dict[str, Any]) -> int:
+    """Characters of all turns."""
+    turns = conversation(row["prompt"])
+    if any(not isinstance(turn, dict) or not isinstance(turn.get("content"), str) for turn in turns):
+        raise gr.Error("A prompt must be text, or messages whose content is text.")
+    return sum(len(turn["content"]) for turn in turns)
+
+
 def _widths(modes: Sequence[str]) -> list[str]:
     return ["25%", *[f"{75 // len(modes)}%"] * len(modes)]
 
 
 def _file(rows: list[dict[str, Any]]) -> str:
     name = "triplets-with-neg.jsonl" if any(NEG in row for row in rows) else "triplets.jsonl"
-    path = Path(tempfile.mkdtemp(prefix="switchsafe-")) / name
+    for old in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if time.time() - old.stat().st_mtime > KEPT:
+            shutil.rmtree(old, ignore_errors=True)
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX)) / name
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return str(path)
