@@ -27,7 +27,7 @@ verbs = typer.Typer()
 def quickstart_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Working folder.")] = Path("switchsafe-quickstart"),
     keyring: Annotated[Path | None, typer.Option("--keyring", "-k", help="Keyring file, made if missing.")] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="A smaller slice, under 4 minutes on 2 cores.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="A smaller slice, about 2 minutes on 2 cores.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew: remove what an earlier run left in the folder.")
     ] = False,
