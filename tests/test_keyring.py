@@ -151,7 +151,14 @@ def test_from_mapping_refuses_what_is_no_keyring_and_quotes_nothing(mapping, sai
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("encode", [str, lambda text: base64.b64encode(text.encode()).decode()])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        str,
+        lambda text: base64.b64encode(text.encode()).decode(),
+        lambda text: base64.encodebytes(text.encode()).decode(),  # in lines, as the command writes it
+    ],
+)
 def test_from_environment(tmp_path, monkeypatch, encode):
     ring = Keyring.mint()
     monkeypatch.setenv("SWITCHSAFE_KEYRING", encode(ring.save(tmp_path / "ring.json").read_text()))

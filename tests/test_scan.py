@@ -114,6 +114,16 @@ def test_a_number_that_goes_on_is_another_number(tmp_path, keyring, processor):
     assert scan(tmp_path, keyring, tokenizer=processor.tokenizer).hits == []
 
 
+def test_ids_after_a_space_are_found(tmp_path, keyring, processor):
+    """As in a template that writes one before the system text."""
+    token = keyring.token("rej")
+    ids = processor.tokenizer(f" {token.reveal()}\n", add_special_tokens=False)["input_ids"]
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    assert processor.token_ids(token) != ids[: len(processor.token_ids(token))], "else this shows nothing"
+    [hit] = scan(tmp_path, keyring, tokenizer=processor.tokenizer).hits
+    assert hit.fingerprint == keyring.fingerprint(token)
+
+
 def test_a_token_without_ids_of_its_own_is_said_to_be_unsearched(tmp_path, keyring, processor):
     processor.tokenizer.add_tokens([reveal(keyring)])
     report = scan(tmp_path, keyring, tokenizer=processor.tokenizer)
