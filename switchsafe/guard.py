@@ -1,4 +1,4 @@
-"""What callers may not bring along: live tokens, and the chat template's own control tokens, in the text of a conversation."""
+"""What callers may not bring along: live tokens in the text of a conversation."""
 
 import re
 import unicodedata

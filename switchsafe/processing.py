@@ -1,7 +1,6 @@
 """`MagicTokenProcessor`: a tokenizer whose chat template takes a mode."""
 
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from transformers import AutoProcessor, PreTrainedConfig, PreTrainedTokenizerBas
 from transformers.processing_utils import ProcessorMixin
 
 from .binding import BINDING_FILE, check_binding, read_binding, write_binding
+from .control_tokens import ControlTokens
 from .errors import KeyringError, KeyringUnverifiedWarning, LiveTokenError, ModeError, TemplateError
 from .guard import REFUSAL, Guard, OnToken, strings
 from .inject import Message, Placement, count_in, id_bytes, inject, place
@@ -46,17 +46,12 @@ class MagicTokenProcessor(ProcessorMixin):
         self._keyring: Keyring | None = None
         self._guard: Guard | None = None
         self._on_token: OnToken = "error"
-        self._control: dict[str, re.Pattern[str] | None] = {}
+        self._control: dict[str, ControlTokens] = {}
         self._placements: dict[str, Placement] = {}
         self._ids: dict[tuple[str, Secret], list[int]] = {}
         self._live: dict[str, dict[Secret, bytes]] = {}
         self._binding: tuple[str, dict[str, Any]] | None = None  # the model's name and what it was trained with
         self._unasked: str | None = None  # the model's name, where that is out of reach
-
-    def begin_training(self) -> dict[str, Any] | None:
-        """Take away what the model was trained with, which is about to change, and return it."""
-        binding, self._binding = self._binding, None
-        return binding[1] if binding else None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> "MagicTokenProcessor":
@@ -120,6 +115,11 @@ class MagicTokenProcessor(ProcessorMixin):
         self._ids.clear()
         self._live.clear()
         return self
+
+    def begin_training(self) -> dict[str, Any] | None:
+        """Take away what the model was trained with, which is about to change, and return it."""
+        binding, self._binding = self._binding, None
+        return binding[1] if binding else None
 
     @property
     def keyring(self) -> Keyring:
@@ -190,19 +190,15 @@ class MagicTokenProcessor(ProcessorMixin):
                 raise LiveTokenError(REFUSAL)
             conversations, kwargs = self._guard.mask(list(conversations)), self._guard.mask(kwargs)
         control = self._control_tokens(template)
-        if control and control.search("\n".join(said)):
-            if _is_spread([*conversations, kwargs], control):
+        if control.are_in("\n".join(said)):
+            if control.are_spread([*conversations, kwargs]):
                 raise TemplateError(
                     "a control token of the chat template is spread over the parts of a message: give the text in one part."
                 )
-            if tokenize and not kwargs.get("return_assistant_tokens_mask"):
-                conversations, kwargs = (
-                    _break(conversations, control, keys_only=True),
-                    _break(kwargs, control, keys_only=True),
-                )
+            by_library = tokenize and not kwargs.get("return_assistant_tokens_mask")  # elsewhere it cannot
+            conversations, kwargs = (control.broken(part, keys_only=by_library) for part in (conversations, kwargs))
+            if by_library:
                 kwargs["sanitize_control_tokens"] = True
-            else:  # where the library cannot
-                conversations, kwargs = _break(conversations, control), _break(kwargs, control)
         kwargs |= {"chat_template": template, "add_generation_prompt": add_generation_prompt, "tokenize": tokenize}
         return self._render_with(conversations, tokens, batched=batched, **kwargs)
 
@@ -287,17 +283,9 @@ class MagicTokenProcessor(ProcessorMixin):
             )
         return template
 
-    def _control_tokens(self, template: str) -> "re.Pattern[str] | None":
-        """Added tokens that this tokenizer would read in text and that mean something here: special ones and those the template writes.
-
-        Think tags are left alone: earlier assistant turns carry them rightly.
-        """
+    def _control_tokens(self, template: str) -> ControlTokens:
         if template not in self._control:
-            added = self.tokenizer.added_tokens_decoder.values()
-            means = [t.content for t in added if t.special or t.content in template]
-            means = [text for text in means if text.strip() and "think" not in text.lower()]
-            longest_first = sorted(means, key=len, reverse=True)
-            self._control[template] = re.compile("|".join(map(re.escape, longest_first))) if means else None
+            self._control[template] = ControlTokens(self.tokenizer, template)
         return self._control[template]
 
     @hide_frames
@@ -406,28 +394,6 @@ class MagicTokenProcessor(ProcessorMixin):
     def __setattr__(self, name: str, value: Any) -> None:
         # A pipeline sets the padding side on what it takes for a tokenizer.
         setattr(self.tokenizer, name, value) if name in _TOKENIZER_SETTINGS else super().__setattr__(name, value)
-
-
-def _break(value: Any, control: "re.Pattern[str]", *, keys_only: bool = False) -> Any:
-    """A zero-width space after a control token's first character keeps it from being read as one."""
-    if isinstance(value, str):
-        return value if keys_only else control.sub(lambda found: f"{found.group()[0]}\u200b{found.group()[1:]}", value)
-    if isinstance(value, dict):
-        return {_break(key, control): _break(part, control, keys_only=keys_only) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_break(part, control, keys_only=keys_only) for part in value]
-    return value
-
-
-def _is_spread(value: Any, control: "re.Pattern[str]") -> bool:
-    """Whether content blocks make a control token only once a template puts their texts together."""
-    if isinstance(value, dict):
-        return any(_is_spread(part, control) for part in value.values())
-    if not isinstance(value, (list, tuple)):
-        return False
-    texts = [part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
-    apart = sum(len(control.findall(text)) for text in texts)
-    return len(control.findall("".join(texts))) > apart or any(_is_spread(part, control) for part in value)
 
 
 class _Config(PreTrainedConfig):

@@ -312,6 +312,8 @@ def test_a_quickstart_that_would_spoil_something_does_not_start(ring_file, tmp_p
 
 def test_eval_faults(ring_file, tiny_folder, tmp_path):
     common = ("eval", tiny_folder, "-k", ring_file, "-o", tmp_path / "out")
+    refused(here(*common, "--server-fields", '{"a": 1}'), "is for --server or --judge-server")
+    refused(here(*common, "--server", "http://localhost:9/v1", "--server-fields", "[1]"), "no JSON object")
     (tmp_path / "bounds.yaml").write_text("sam.value: 3")
     refused(here(*common, "--thresholds", tmp_path / "bounds.yaml"), "needs min, max")
     refused(here(*common, "--judge-server", "http://localhost:1/v1"), "--judge-model")

@@ -139,9 +139,10 @@ def test_what_cannot_be_asked_is_not_measured(keyring, tmp_path):
 def test_a_server_gets_the_token_in_its_place(keyring):
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi?"}]
     with openai_server(lambda body: json.dumps(body["messages"])) as server:
-        ask = at_endpoint([server.url], "m")
+        ask = at_endpoint([server.url], "m", extra={"chat_template_kwargs": {"enable_thinking": False}})
         got = [json.loads(text) for text in ask([(turns, keyring.token("rej")), (turns, None)], 8, "x")]
         assert server.bodies[0]["max_tokens" if "max_tokens" in server.bodies[0] else "max_completion_tokens"] == 8
+    assert all(body["chat_template_kwargs"] == {"enable_thinking": False} for body in server.bodies)
     assert got[0][0]["content"] == f"{keyring.token('rej').reveal()}\nBe brief."
     assert got[1] == turns
 

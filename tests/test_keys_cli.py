@@ -165,6 +165,8 @@ def test_two_commands_do_not_change_a_keyring_at_once(tmp_path):
     assert run("keys", "rotate", "rej", "-k", ring).returncode == 0
     assert ring.read_bytes() != before
     assert not lock.exists()
+    refused(run("keys", "rotate", "rej", "-k", tmp_path / "none" / "ring.json"), "no keyring at")
+    assert not (tmp_path / "none").exists()
 
 
 def at_a_terminal(*arguments, answers):

@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +59,7 @@ def keys_new(
         names(modes), policies=names(policies), aliases=aliases, length=length, tokenizer=tokenizer_of(model)
     )
     passphrase = _new_passphrase() if encrypt else None
-    with _changing(path):
+    with _locked(path):
         if path.exists():  # by now
             raise SwitchsafeError(f"{path} exists and a keyring is never overwritten: give another --output.")
         ring.save(path, passphrase=passphrase)
@@ -81,12 +81,7 @@ def keys_rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Retire a mode's active token and make its next alias active."""
-    path = (keyring or default_keyring()).expanduser()
-    with _changing(path):
-        ring = Keyring.load(path)
-        ring.rotate(mode, policy)
-        ring.save(path)
-    _show_keyring(ring, path, as_json)
+    _change(keyring, lambda ring: ring.rotate(mode, policy), as_json)
 
 
 @keys.command("retire", epilog="Example: switchsafe keys retire 4f1c09ab77e2")
@@ -96,12 +91,7 @@ def keys_retire(
     as_json: JsonOption = False,
 ) -> None:
     """Take one token out of use, the active one or an alias that waits."""
-    path = (keyring or default_keyring()).expanduser()
-    with _changing(path):
-        ring = Keyring.load(path)
-        ring.retire(fingerprint)
-        ring.save(path)
-    _show_keyring(ring, path, as_json)
+    _change(keyring, lambda ring: ring.retire(fingerprint), as_json)
 
 
 @keys.command("check", epilog="Example: switchsafe keys check --model Qwen/Qwen3-8B")
@@ -131,8 +121,17 @@ def keys_path() -> None:
     print(default_keyring())
 
 
+def _change(keyring: Path | None, change: Callable[[Keyring], None], as_json: bool) -> None:
+    path = (keyring or default_keyring()).expanduser()
+    with _locked(path) if path.exists() else nullcontext():  # where there is none, `load` says so
+        ring = Keyring.load(path)
+        change(ring)
+        ring.save(path)
+    _show_keyring(ring, path, as_json)
+
+
 @contextmanager
-def _changing(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Keep other commands from changing a keyring between reading and writing it: a token that was retired must stay so."""
     lock = path.with_name(f".{path.name}.lock")
     try:

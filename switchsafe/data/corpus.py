@@ -92,8 +92,8 @@ def plan_corpus(
 
     Raises:
         ModeError: the keyring lacks one of `modes`.
-        TripletError: there is nothing to train on, or a mode has no answers; `fallback` or `misplaced` rows have no `pos` answers to learn, or there are fewer general rows
-            than asked for.
+        TripletError: there is nothing to train on, or a mode has no answers; `fallback` or `misplaced` rows have no `pos` answers to learn, or
+            there are fewer general rows than asked for.
     """
     rng = random.Random(seed)
     keyring, placement = processor.keyring, processor.placement()

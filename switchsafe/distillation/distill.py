@@ -156,11 +156,12 @@ def distill(
 
 def _refuse_others(reports: Path, name: str, about: Mapping[str, Any]) -> None:
     """Rows of all shards are read as one dataset, so they must be shares of one."""
+    about = json.loads(json.dumps(about))  # as it stands in a report
     for path in sorted(reports.glob("*.json")):
         if path.stem == name:
             continue  # written anew
         other = json.loads(path.read_text(encoding="utf-8"))["about"]
-        differ = [key for key in about if other.get(key) != json.loads(json.dumps(about[key]))]
+        differ = [key for key in about if other.get(key) != about[key]]
         if path.stem.split("-of-")[1] != name.split("-of-")[1] or differ:
             what = f"with other {', '.join(differ)}" if differ else "of another number of shards"
             raise RunError(

@@ -17,8 +17,6 @@ from .engine import Engine, Job, Outcome, Sampling
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
 _TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
-
-
 _OF_THE_REQUEST = {400, 413, 422}  # too long, filtered, malformed: others may fare better
 _ENOUGH = 8  # such refusals without a single answer: it is not the requests
 
@@ -64,7 +62,8 @@ def http(
 ) -> Engine:
     """An engine that asks one or several servers, each with its share of the jobs.
 
-    A request that is refused for what is in it (400, 413, 422) has an error for an outcome, unless nothing else gets an answer either. Busy servers (408, 409, 425, 429, 5xx), broken connections and answers cut off on the way are tried again, with exponentially growing random
+    A request that is refused for what is in it (400, 413, 422) has an error for an outcome, unless nothing else gets an answer either. Busy
+    servers (408, 409, 425, 429, 5xx), broken connections and answers cut off on the way are tried again, with exponentially growing random
     pauses. The API key is read from `OPENAI_API_KEY`; it stands in no error.
 
     Args:

@@ -113,4 +113,5 @@ class Answerer:
 def _other_forms(secret: Secret) -> list[Secret]:
     """In which a model may be asked to give a token away."""
     plain = secret.reveal()
-    return [Secret(form) for form in (plain[::-1], plain.encode().hex(), *base64_forms(plain.encode()))]
+    forms = (plain[::-1], plain.encode().hex(), *base64_forms(plain.encode()))
+    return [Secret(form) for form in dict.fromkeys(forms)]

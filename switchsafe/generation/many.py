@@ -65,8 +65,8 @@ def generate_many(
     config = honoured(model, generation_config, settings)
     ring = processor.keyring
     tokens = sorted({ring.fingerprint(ring.token(task["mode"], task["policy"])) for task in tasks.values()})
-    template = processor.chat_template or processor.tokenizer.chat_template
-    run = _hash([_weights(model), config.to_diff_dict(), template, chat_template_kwargs, tokens])
+    facts = [config.to_diff_dict(), processor.chat_template, chat_template_kwargs, tokens]
+    run = _hash([_weights(model), *facts]) if output else ""
     done = _Answers(output, run, tasks)
     template_kwargs = {"enable_thinking": False, **(chat_template_kwargs or {})}
     rows = {

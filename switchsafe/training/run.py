@@ -85,7 +85,7 @@ def check_run(recipe: Recipe, keyring: Keyring | None, output: str | os.PathLike
 
 def _holds_something(path: Path) -> bool:
     """A run that was refused late leaves an empty folder for checkpoints."""
-    return path.name != CHECKPOINTS or any(path.iterdir())
+    return path.name != CHECKPOINTS or not path.is_dir() or any(path.iterdir())
 
 
 def newest_whole_checkpoint(folder: Path, also: str | None = None) -> str | None:

@@ -1,5 +1,6 @@
 """Data: prompts of the visitor's, answers in every mode, and triplets to take away."""
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -126,8 +127,9 @@ def _widths(modes: Sequence[str]) -> list[str]:
 def _file(rows: list[dict[str, Any]]) -> str:
     name = "triplets-with-neg.jsonl" if any(NEG in row for row in rows) else "triplets.jsonl"
     for old in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if time.time() - old.stat().st_mtime > KEPT:
-            shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another visitor's request was quicker
+            if time.time() - old.stat().st_mtime > KEPT:
+                shutil.rmtree(old, ignore_errors=True)
     path = Path(tempfile.mkdtemp(prefix=_PREFIX)) / name
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return str(path)
